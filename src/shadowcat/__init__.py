@@ -1,0 +1,23 @@
+"""Shadowcat: a proxy for the Model Context Protocol, on Trio."""
+
+from importlib.metadata import version as _version
+
+from .auth import OriginConfig as OriginConfig
+from .proxy import AppConfig as AppConfig
+from .proxy import EndpointConfig as EndpointConfig
+from .proxy import ReverseProxyApp as ReverseProxyApp
+from .proxy import ReverseProxyConfig as ReverseProxyConfig
+from .proxy import ReverseProxyServer as ReverseProxyServer
+from .proxy import ReverseProxyServerBuilder as ReverseProxyServerBuilder
+from .proxy import open_reverse_proxy_app as open_reverse_proxy_app
+from .proxy import run_reverse_proxy as run_reverse_proxy
+from .proxy import serve_reverse_proxy as serve_reverse_proxy
+from .session import InMemoryStore as InMemoryStore
+from .session import Session as Session
+from .session import SessionConfig as SessionConfig
+from .session import SessionStore as SessionStore
+from .transport.downstream import ListenerConfig as ListenerConfig
+from .transport.upstream import HttpUpstream as HttpUpstream
+from .transport.upstream import HttpUpstreamConfig as HttpUpstreamConfig
+
+__version__ = _version("shadowcat")

@@ -1,0 +1,95 @@
+"""``shadowcat``: parse, run, and turn errors into one line."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from importlib.metadata import version
+
+import trio
+
+from ..errors import ShadowcatError
+from ..telemetry import FORMATS, LEVELS, configure_logging
+from . import reverse
+
+Command = Callable[[argparse.Namespace, trio.Event], Awaitable[None]]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="shadowcat",
+        description="A proxy for the Model Context Protocol.",
+        epilog="shadowcat COMMAND --help tells more about a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"shadowcat {version('shadowcat')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for added in (reverse.add_parser(commands),):
+        added.add_argument("--log-level", choices=LEVELS, default="info", help="default: info")
+        added.add_argument(
+            "--log-format", choices=FORMATS, default="auto", help="default: auto, human on a terminal and json elsewhere"
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    A `ShadowcatError` is something the user can act on and prints as one line;
+    anything else is a bug and keeps its traceback.
+    """
+    args = build_parser().parse_args(argv)
+    configure_logging(args.log_level, args.log_format)
+    try:
+        return trio.run(partial(_run, args.run, args))
+    except ShadowcatError as error:
+        _print_error(error)
+    except ExceptionGroup as group:
+        ours, rest = group.split(ShadowcatError)
+        if rest is not None or ours is None:
+            raise
+        for leaf in _leaves(ours):
+            _print_error(leaf)
+    return 1
+
+
+async def _run(command: Command, args: argparse.Namespace) -> int:
+    """Run *command* until it ends; the first signal asks it to, the second makes it."""
+    shutdown = trio.Event()
+    async with trio.open_nursery() as nursery:
+        stopped = await nursery.start(_watch_signals, shutdown, nursery.cancel_scope)
+        await command(args, shutdown)
+        nursery.cancel_scope.cancel()
+    return int(128 + stopped[-1]) if len(stopped) > 1 else 0
+
+
+async def _watch_signals(
+    shutdown: trio.Event,
+    scope: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[list[int]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    received: list[int] = []
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started(received)
+        async for number in signals:
+            received.append(number)
+            if len(received) > 1:
+                scope.cancel()
+                return
+            shutdown.set()
+
+
+def _leaves(group: ExceptionGroup[ShadowcatError]) -> Iterator[ShadowcatError]:
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _print_error(error: ShadowcatError) -> None:
+    print(f"shadowcat: {error}", file=sys.stderr)

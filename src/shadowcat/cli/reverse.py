@@ -1,0 +1,147 @@
+"""``shadowcat reverse``: serve an MCP server's URL."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+import trio
+
+from ..auth import OriginConfig
+from ..errors import ConfigError
+from ..proxy import EndpointConfig, ReverseProxyConfig, serve_reverse_proxy
+from ..session import SessionConfig
+from ..transport.downstream import ListenerConfig, is_loopback, parse_bind
+from ..transport.upstream import HttpUpstreamConfig
+
+log = logging.getLogger(__name__)
+
+_EXAMPLE = """\
+example:
+  shadowcat reverse --bind 127.0.0.1:8080 --upstream http://127.0.0.1:9000/mcp
+
+Clients then use http://127.0.0.1:8080/mcp instead of the server's own URL.
+The first SIGINT or SIGTERM lets calls finish, the second stops at once.
+"""
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
+    """Add the command to *commands* and return its parser."""
+    parser = commands.add_parser(
+        "reverse",
+        help="serve an MCP server's URL",
+        description="Serve an MCP server over Streamable HTTP, with sessions of our own.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--upstream", required=True, metavar="URL", help="the MCP server, with its path")
+    parser.add_argument("--bind", default="127.0.0.1:8080", metavar="HOST:PORT", help="default: %(default)s; port 0: any")
+    parser.add_argument("--path", default="/mcp", help="where clients find the endpoint; default: %(default)s")
+    _add_header_options(parser)
+    _add_limits(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_header_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("headers", "repeat an option to give several values")
+    group.add_argument(
+        "--allow-host", action="append", default=[], metavar="HOST", help="let in this Host beside loopback names"
+    )
+    group.add_argument(
+        "--allow-origin", action="append", default=[], metavar="ORIGIN", help="let in web pages of this origin"
+    )
+    group.add_argument(
+        "--forward-header",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="pass this request header upstream, for example Authorization; credentials never pass otherwise",
+    )
+    group.add_argument(
+        "--upstream-header", action="append", default=[], metavar="NAME:VALUE", help="send this header upstream"
+    )
+    group.add_argument(
+        "--upstream-header-env",
+        action="append",
+        default=[],
+        metavar="NAME=VARIABLE",
+        help="send this header upstream, its value taken from the environment: for secrets",
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits")
+
+    def add(name: str, kind: Callable[[str], object], default: object, text: str) -> None:
+        group.add_argument(name, type=kind, default=default, metavar="N", help=f"{text}; default: %(default)s")
+
+    add("--max-body-size", int, 4 * 1024 * 1024, "bytes of a request body")
+    add("--max-sessions", int, 10_000, "sessions open at once")
+    add("--session-idle-timeout", float, 3600.0, "seconds after which an unused session ends")
+    add("--heartbeat-interval", float, 15.0, "seconds of silence before a comment on an event stream")
+    add("--connect-timeout", float, 5.0, "seconds to connect to the upstream")
+    add("--answer-timeout", float, 300.0, "seconds until the upstream begins to answer a call")
+    add("--shutdown-timeout", float, 10.0, "seconds that calls have to finish at shutdown")
+
+
+async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
+    """Serve until *shutdown* is set."""
+    config = build_config(args)
+    host, _ = parse_bind(args.bind)
+    if not is_loopback(host):
+        log.warning("listening on %s: anyone who can reach it can use the upstream", host)
+
+    async with trio.open_nursery() as nursery:
+        for url in await nursery.start(partial(serve_reverse_proxy, config, shutdown=shutdown)):
+            print(f"shadowcat: serving MCP at {url}", flush=True)
+
+
+def build_config(args: argparse.Namespace) -> ReverseProxyConfig:
+    """Return what *args* say, checked.
+
+    Raises:
+        ConfigError: A value is out of range or malformed.
+    """
+    try:
+        return ReverseProxyConfig(
+            upstream=HttpUpstreamConfig(
+                url=args.upstream,
+                headers=[*map(_parse_header, args.upstream_header), *map(_read_header, args.upstream_header_env)],
+                connect_timeout=args.connect_timeout,
+                answer_timeout=args.answer_timeout,
+            ),
+            listener=ListenerConfig(bind=args.bind),
+            path=args.path,
+            endpoint=EndpointConfig(
+                max_body_size=args.max_body_size,
+                heartbeat_interval=args.heartbeat_interval,
+                forward_headers=args.forward_header,
+            ),
+            sessions=SessionConfig(max_sessions=args.max_sessions, max_idle=args.session_idle_timeout),
+            origin=OriginConfig(allowed_origins=args.allow_origin, allowed_hosts=args.allow_host),
+            shutdown_timeout=args.shutdown_timeout,
+        )
+    except ValueError as error:
+        raise ConfigError(f"{error}; see shadowcat reverse --help") from None
+
+
+def _parse_header(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition(":")
+    if not separator:
+        raise ConfigError(f"--upstream-header {name!r} has no value; write NAME:VALUE")
+    return name.strip(), value.strip()
+
+
+def _read_header(text: str) -> tuple[str, str]:
+    name, _, variable = text.partition("=")
+    value = os.environ.get(variable)
+    if not value:
+        raise ConfigError(f"--upstream-header-env {text!r}: the variable {variable!r} is not set; write NAME=VARIABLE")
+    return name.strip(), value

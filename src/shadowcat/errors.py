@@ -1,0 +1,151 @@
+"""Every exception Shadowcat raises on purpose.
+
+* ShadowcatError
+  + ConfigError               a setting is wrong; nothing was started
+  + ProtocolError             the bytes break JSON-RPC, SSE, HTTP or MCP
+    - ParseError              ... the body is not JSON
+    - InvalidRequest          ... it is JSON, but no message we may accept
+    - HeaderMismatch          ... headers and body disagree (2026-07-28)
+    - RemoteProtocolError     ... and the upstream sent them
+  + RequestError              an HTTP request we refuse before reading a message
+    - PathNotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType
+    - ForbiddenOrigin, MisdirectedHost
+    - PayloadTooLarge, HeadersTooLarge, RequestTimeout, ClientDisconnected
+  + SessionError
+    - SessionRequired, SessionNotFound, SessionExists, SessionLimitReached
+  + Draining                  the proxy is shutting down
+  + UpstreamError
+    - UpstreamUnavailable     no connection: the upstream never saw the request
+    - UpstreamDisconnected    it broke off: it may have acted on the request
+    - UpstreamTimeout         it did not answer in time: it may still act on it
+    - UpstreamRedirected      it answered with a redirect, which is not followed
+
+The message of each is a sentence for the person who has to act on it.  It goes
+to the client as it stands, so it never holds a credential or the upstream's
+address.  `shadowcat.proxy.answers` gives each an HTTP status and a JSON-RPC code.
+"""
+
+
+class ShadowcatError(Exception):
+    """Base of everything a user can act on."""
+
+
+class ConfigError(ShadowcatError):
+    """A setting is missing, malformed or contradicts another."""
+
+
+class ProtocolError(ShadowcatError):
+    """A peer sent bytes that break JSON-RPC, SSE, HTTP or MCP."""
+
+    def __init__(self, message: str, request_id: bytes | None = None) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+        """The id of the message at fault, as JSON text, if it could be read."""
+
+
+class ParseError(ProtocolError):
+    """The body is not JSON in UTF-8."""
+
+
+class InvalidRequest(ProtocolError):
+    """The body is JSON, but not a message that may be sent here and now."""
+
+
+class HeaderMismatch(ProtocolError):
+    """Headers that must mirror the body do not (MCP 2026-07-28)."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The upstream sent something that cannot be relayed."""
+
+
+class RequestError(ShadowcatError):
+    """An HTTP request that is refused whatever message it carries."""
+
+
+class PathNotFound(RequestError):
+    """Nothing is served at this path."""
+
+
+class MethodNotAllowed(RequestError):
+    """The path is served, the HTTP method is not."""
+
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+
+class NotAcceptable(RequestError):
+    """The client does not accept any media type we could answer with."""
+
+
+class UnsupportedMediaType(RequestError):
+    """The body is not declared as plain JSON."""
+
+
+class ForbiddenOrigin(RequestError):
+    """A web page from an origin that is not allowed made this request."""
+
+
+class MisdirectedHost(RequestError):
+    """The ``Host`` header names a host that is not allowed."""
+
+
+class PayloadTooLarge(RequestError):
+    """The body is larger than the limit."""
+
+
+class HeadersTooLarge(RequestError):
+    """The header section is larger than the limit."""
+
+
+class RequestTimeout(RequestError):
+    """The client did not send its body in time."""
+
+
+class ClientDisconnected(RequestError):
+    """The client left before its request was complete; nobody reads an answer."""
+
+
+class SessionError(ShadowcatError):
+    """The request cannot be placed in a session."""
+
+
+class SessionRequired(SessionError):
+    """The message needs a session and names none."""
+
+
+class SessionNotFound(SessionError):
+    """No such session: it never was, has expired, or has been ended."""
+
+
+class SessionExists(SessionError):
+    """A session with this id is already stored."""
+
+
+class SessionLimitReached(SessionError):
+    """As many sessions are open as the limit allows."""
+
+
+class Draining(ShadowcatError):
+    """The proxy is shutting down and takes no new requests."""
+
+
+class UpstreamError(ShadowcatError):
+    """The upstream did not give an answer."""
+
+
+class UpstreamUnavailable(UpstreamError):
+    """No connection could be made, so the upstream never saw the request."""
+
+
+class UpstreamDisconnected(UpstreamError):
+    """The connection broke; the upstream may have acted on the request."""
+
+
+class UpstreamTimeout(UpstreamError):
+    """No answer in time; the upstream may still be acting on the request."""
+
+
+class UpstreamRedirected(UpstreamError):
+    """The upstream redirected; redirects are not followed."""

@@ -1,0 +1,31 @@
+"""MCP as values: no trio, no clock, no logging, no I/O."""
+
+from .inbound import Initialize as Initialize
+from .inbound import LegacyMessage as LegacyMessage
+from .inbound import ModernMessage as ModernMessage
+from .inbound import Route as Route
+from .inbound import classify as classify
+from .inbound import is_modern as is_modern
+from .jsonrpc import HEADER_MISMATCH as HEADER_MISMATCH
+from .jsonrpc import INTERNAL_ERROR as INTERNAL_ERROR
+from .jsonrpc import INVALID_REQUEST as INVALID_REQUEST
+from .jsonrpc import PARSE_ERROR as PARSE_ERROR
+from .jsonrpc import Batch as Batch
+from .jsonrpc import Message as Message
+from .jsonrpc import Notification as Notification
+from .jsonrpc import RawId as RawId
+from .jsonrpc import Request as Request
+from .jsonrpc import Response as Response
+from .jsonrpc import decode as decode
+from .jsonrpc import error_body as error_body
+from .jsonrpc import peek as peek
+from .jsonrpc import read_value as read_value
+from .jsonrpc import replace_id as replace_id
+from .media import ResponseMode as ResponseMode
+from .media import media_type as media_type
+from .versions import ASSUMED_VERSION as ASSUMED_VERSION
+from .versions import BATCH_VERSION as BATCH_VERSION
+from .versions import LEGACY_VERSIONS as LEGACY_VERSIONS
+from .versions import MODERN_VERSIONS as MODERN_VERSIONS
+from .versions import Era as Era
+from .versions import era_of as era_of

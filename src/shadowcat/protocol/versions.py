@@ -1,0 +1,44 @@
+"""The protocol revisions, and the two eras they fall into."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Final
+
+LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+"""Revisions that open a session with ``initialize``, oldest first."""
+
+MODERN_VERSIONS: Final = ("2026-07-28",)
+"""Revisions in which every request describes itself, oldest first."""
+
+ASSUMED_VERSION: Final = "2025-03-26"
+"""What a request without ``MCP-Protocol-Version`` speaks, by the specification."""
+
+BATCH_VERSION: Final = "2025-03-26"
+"""The one revision that has JSON-RPC batches."""
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+class Era(enum.Enum):
+    """How a client and a server come to an understanding."""
+
+    LEGACY = "legacy"
+    """By an ``initialize`` handshake that opens a session."""
+
+    MODERN = "modern"
+    """By metadata on each request; there are no sessions."""
+
+
+def era_of(version: str) -> Era | None:
+    """Return the era of *version*, or None if it is no revision of either.
+
+    A date later than the newest revision known here is modern: the upstream
+    decides whether it speaks it.
+    """
+    if version in LEGACY_VERSIONS:
+        return Era.LEGACY
+    if version >= MODERN_VERSIONS[0] and _DATE.fullmatch(version):
+        return Era.MODERN
+    return None

@@ -1,0 +1,11 @@
+"""The compositions.  Read `reverse` first."""
+
+from .app import AppConfig as AppConfig
+from .app import ReverseProxyApp as ReverseProxyApp
+from .endpoint import EndpointConfig as EndpointConfig
+from .reverse import ReverseProxyConfig as ReverseProxyConfig
+from .reverse import ReverseProxyServer as ReverseProxyServer
+from .reverse import ReverseProxyServerBuilder as ReverseProxyServerBuilder
+from .reverse import open_reverse_proxy_app as open_reverse_proxy_app
+from .reverse import run_reverse_proxy as run_reverse_proxy
+from .reverse import serve_reverse_proxy as serve_reverse_proxy

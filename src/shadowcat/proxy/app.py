@@ -1,0 +1,135 @@
+"""The proxy as an ASGI application: checks, routes, and the error boundary."""
+
+from __future__ import annotations
+
+import logging
+
+import attrs
+
+from ..auth import OriginPolicy
+from ..errors import ClientDisconnected, HeadersTooLarge, InvalidRequest, ProtocolError, ShadowcatError, UpstreamError
+from ..protocol import error_body
+from ..protocol.headers import collect_headers
+from ..transport import Exchange, Receive, Scope, Send
+from .answers import UNEXPECTED, answer_to
+from .drain import Drain, draining_error
+from .routes import Route, Routes
+
+log = logging.getLogger(__name__)
+
+_CORS_HEADERS = (
+    (b"access-control-expose-headers", b"mcp-session-id, mcp-protocol-version, www-authenticate, retry-after"),
+    (b"vary", b"origin"),
+)
+
+
+@attrs.frozen(kw_only=True)
+class AppConfig:
+    """What is checked before a request is routed."""
+
+    max_header_size: int = attrs.field(default=32 * 1024, validator=attrs.validators.ge(1024))
+    """Bytes of all header fields together; more is answered with 431."""
+
+    max_header_count: int = attrs.field(default=128, validator=attrs.validators.ge(8))
+
+
+class ReverseProxyApp:
+    """An ASGI application that answers for an MCP server.
+
+    Runs under any ASGI server on trio.  One request's failure, whatever it is,
+    stays that request's.
+    """
+
+    def __init__(self, config: AppConfig, routes: Routes, origins: OriginPolicy, drain: Drain) -> None:
+        self.drain = drain
+        self._config = config
+        self._routes = routes
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _answer_lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008, "reason": "no WebSocket is served here"})
+            return
+        exchange = Exchange(scope, receive, send)
+        try:
+            await self._serve(exchange)
+        except ClientDisconnected as error:
+            log.debug("%s", error)
+        except Exception as error:  # noqa: BLE001 - the boundary: nothing may reach the server
+            await _refuse(exchange, error)
+
+    async def _serve(self, exchange: Exchange) -> None:
+        self._check_size(exchange)
+        exchange.headers = collect_headers(exchange.raw_headers)
+        route = self._routes.find(exchange.path)
+        if route.is_guarded:
+            self._origins.check_host(exchange.headers.get(b"host"))
+            origin = exchange.headers.get(b"origin")
+            self._origins.check_origin(origin)
+            if origin is not None:
+                exchange.extra_headers = ((b"access-control-allow-origin", origin), *_CORS_HEADERS)
+                if exchange.method == "OPTIONS":
+                    await _answer_preflight(exchange, route)
+                    return
+            if self.drain.is_draining:
+                raise draining_error()
+        await route.handler(exchange.method)(exchange)
+
+    def _check_size(self, exchange: Exchange) -> None:
+        fields = exchange.raw_headers
+        size = sum(len(name) + len(value) for name, value in fields)
+        if size > self._config.max_header_size or len(fields) > self._config.max_header_count:
+            raise HeadersTooLarge(
+                f"the headers are larger than {self._config.max_header_size} bytes "
+                f"or more than {self._config.max_header_count}; send fewer"
+            )
+
+
+async def _answer_preflight(exchange: Exchange, route: Route) -> None:
+    """Let a page of an allowed origin send what it asks to send."""
+    wanted = exchange.headers.get(b"access-control-request-headers", b"")
+    if len(wanted) > 4096:
+        raise InvalidRequest("the preflight asks for too many headers")
+    headers = [
+        (b"access-control-allow-methods", route.allow.encode()),
+        (b"access-control-allow-headers", wanted),
+        (b"access-control-max-age", b"7200"),
+    ]
+    await exchange.respond(204, headers)
+
+
+async def _refuse(exchange: Exchange, error: Exception) -> None:
+    """Turn *error* into the answer, if there is none yet; otherwise leave it cut."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, ClientDisconnected):
+        return
+    answer = answer_to(error)
+    text = str(error) if isinstance(error, ShadowcatError) else UNEXPECTED
+    if not isinstance(error, ShadowcatError):
+        log.error("failed to handle a request", exc_info=error)
+    elif isinstance(error, UpstreamError):
+        log.warning("%s %s: %s", exchange.method, exchange.path, error)
+    else:
+        log.debug("%s %s answered %d: %s", exchange.method, exchange.path, answer.status, error)
+    if exchange.is_answered:
+        return
+    request_id = exchange.request_id
+    if request_id is None and isinstance(error, ProtocolError):
+        request_id = error.request_id
+    headers = [(b"content-type", b"application/json"), *answer.headers]
+    if allow := getattr(error, "allow", None):
+        headers.append((b"allow", allow.encode()))
+    await exchange.respond(answer.status, headers, error_body(request_id, answer.code, text))
+
+
+async def _answer_lifespan(receive: Receive, send: Send) -> None:
+    """Agree to a server's lifespan; the app's own began when it was opened."""
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

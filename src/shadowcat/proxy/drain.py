@@ -1,0 +1,69 @@
+"""Ending what is under way when the proxy shuts down."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import trio
+
+from ..errors import Draining
+
+
+def draining_error() -> Draining:
+    """Return what a client is told whose request cannot be served any more."""
+    return Draining("the proxy is shutting down; send the request again in a few seconds")
+
+
+class Drain:
+    """What is under way, and how it ends.
+
+    `begin` ends the streams on which a client merely listens, and has new
+    requests refused; `finish` ends the calls that are still not answered.
+    Neither waits.  Whoever runs inside `call` or `listen` tells its client and
+    returns when its scope is cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.is_draining = False
+        self._calls: set[trio.CancelScope] = set()
+        self._listeners: set[trio.CancelScope] = set()
+
+    @property
+    def under_way(self) -> int:
+        """How many calls and listening streams there are now."""
+        return len(self._calls) + len(self._listeners)
+
+    def begin(self) -> None:
+        """Refuse what is new, end what only listens."""
+        self.is_draining = True
+        _cancel_all(self._listeners)
+
+    def finish(self) -> None:
+        """End the calls too."""
+        _cancel_all(self._calls)
+
+    @contextmanager
+    def call(self) -> Generator[trio.CancelScope, None, None]:
+        """Yield the scope in which one call is to be answered."""
+        with trio.CancelScope() as scope:
+            self._calls.add(scope)
+            try:
+                yield scope
+            finally:
+                self._calls.discard(scope)
+
+    @contextmanager
+    def listen(self) -> Generator[trio.CancelScope, None, None]:
+        """Yield the scope for a stream that may stay open for ever."""
+        with trio.CancelScope() as scope:
+            self._listeners.add(scope)
+            try:
+                yield scope
+            finally:
+                self._listeners.discard(scope)
+
+
+def _cancel_all(scopes: set[trio.CancelScope]) -> None:
+    for scope in scopes:
+        scope.cancel()

@@ -1,0 +1,50 @@
+"""Giving callers who use one id twice each their own answer."""
+
+from __future__ import annotations
+
+import secrets
+
+from ..protocol import RawId
+
+
+def mint_id() -> RawId:
+    """Return a request id that nobody else uses, as JSON text."""
+    return b'"shadowcat-%s"' % secrets.token_hex(12).encode()
+
+
+class IdRestorer:
+    """Put the caller's id back wherever the minted one stands in a byte stream.
+
+    A minted id is a long random string, so that its text stands nowhere by
+    accident and the stream need not be understood: JSON and event streams are
+    treated alike, and every other byte stays what it was.
+    """
+
+    def __init__(self, minted: RawId, original: RawId) -> None:
+        self._minted = minted
+        self._original = original
+        self._held = b""
+
+    def restore(self, whole: bytes) -> bytes:
+        """Return *whole* with the caller's id in it; apart from the stream."""
+        return whole.replace(self._minted, self._original)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return what may be passed on now; keeps back a beginning of the minted id."""
+        data = (self._held + chunk).replace(self._minted, self._original)
+        keep = self._partial(data)
+        self._held = data[len(data) - keep :]
+        return data[: len(data) - keep]
+
+    def flush(self) -> bytes:
+        """Return what was kept back, at the end of the stream."""
+        held, self._held = self._held, b""
+        return held
+
+    def _partial(self, data: bytes) -> int:
+        start = data.rfind(self._minted[:1], max(len(data) - len(self._minted) + 1, 0))
+        while start >= 0:
+            if self._minted.startswith(data[start:]):
+                return len(data) - start
+            start = data.rfind(self._minted[:1], max(len(data) - len(self._minted) + 1, 0), start)
+        return 0

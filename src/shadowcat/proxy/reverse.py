@@ -1,0 +1,227 @@
+"""The reverse proxy: what it is made of, and how long each part lives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from ..auth import OriginConfig, OriginPolicy
+from ..errors import ConfigError
+from ..session import InMemoryStore, SessionConfig, SessionStore, open_session_manager
+from ..transport import Upstream
+from ..transport.downstream import ListenerConfig, open_listening_socket, parse_bind, serve_asgi
+from ..transport.upstream import HttpUpstream, HttpUpstreamConfig
+from .app import AppConfig, ReverseProxyApp
+from .drain import Drain
+from .endpoint import EndpointConfig, McpEndpoint
+from .routes import build_routes
+
+_LAST_WORDS = 0.9
+"""The part of the shutdown timeout after which calls are told that they failed."""
+
+
+def _check_path(_instance: object, _attribute: object, value: str) -> None:
+    if not value.startswith("/") or value in {"/health", "/ready"}:
+        raise ConfigError(f"{value!r} cannot be the MCP path; choose one like /mcp")
+
+
+@attrs.frozen(kw_only=True)
+class ReverseProxyConfig:
+    """A reverse proxy before one MCP server."""
+
+    upstream: HttpUpstreamConfig
+    listener: ListenerConfig = attrs.field(factory=ListenerConfig)
+    path: str = attrs.field(default="/mcp", validator=_check_path)
+    """Where clients find the MCP endpoint."""
+
+    endpoint: EndpointConfig = attrs.field(factory=EndpointConfig)
+    sessions: SessionConfig = attrs.field(factory=SessionConfig)
+    origin: OriginConfig = attrs.field(factory=OriginConfig)
+    app: AppConfig = attrs.field(factory=AppConfig)
+    shutdown_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
+    """Seconds that calls under way have to finish once shutdown begins."""
+
+
+@asynccontextmanager
+async def open_reverse_proxy_app(
+    config: ReverseProxyConfig,
+    *,
+    store: SessionStore | None = None,
+    upstream: Upstream | None = None,
+) -> AsyncGenerator[ReverseProxyApp, None]:
+    """Yield the proxy as a bare ASGI app, to be served or mounted by the caller.
+
+    The app works for as long as the block lasts; stop serving it before.
+
+    Args:
+        store: Where sessions are kept; memory if None.  Never closed here.
+        upstream: Used instead of ``config.upstream``.  Never closed here.
+    """
+    drain = Drain()
+    async with (
+        _open_upstream(config.upstream, upstream) as upstream,
+        open_session_manager(config.sessions, InMemoryStore() if store is None else store) as sessions,
+    ):
+        endpoint = McpEndpoint(config.endpoint, upstream, sessions, drain)
+        sessions.on_expired = endpoint.end_upstream
+        routes = build_routes(config.path, endpoint, drain)
+        host, _ = parse_bind(config.listener.bind)
+        yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain)
+
+
+@asynccontextmanager
+async def _open_upstream(config: HttpUpstreamConfig, injected: Upstream | None) -> AsyncGenerator[Upstream, None]:
+    if injected is not None:
+        yield injected
+        return
+    own = HttpUpstream(config)
+    try:
+        yield own
+    finally:
+        with trio.move_on_after(1, shield=True):
+            await own.aclose()
+
+
+async def serve_reverse_proxy(
+    config: ReverseProxyConfig,
+    *,
+    store: SessionStore | None = None,
+    upstream: Upstream | None = None,
+    shutdown: trio.Event | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until *shutdown* is set and what is under way has ended.
+
+    Passes the URLs of the MCP endpoint to ``task_status``, once they work.  After
+    *shutdown* nothing new is accepted, listening streams end, and calls have
+    ``config.shutdown_timeout`` seconds.  Cancel to stop at once instead.
+
+    Raises:
+        ConfigError: The address cannot be bound.
+    """
+    stop = trio.Event() if shutdown is None else shutdown
+    async with (
+        open_reverse_proxy_app(config, store=store, upstream=upstream) as app,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def serve(*, task_status: trio.TaskStatus[list[str]]) -> None:
+            sock = open_listening_socket(config.listener)
+            await serve_asgi(
+                app,
+                sock,
+                config.listener,
+                shutdown=stop,
+                graceful_timeout=config.shutdown_timeout,
+                task_status=task_status,
+            )
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(_drain_at, stop, app.drain, config.shutdown_timeout)
+        urls = await nursery.start(serve)
+        task_status.started([url + config.path for url in urls])
+
+
+async def _drain_at(shutdown: trio.Event, drain: Drain, timeout: float) -> None:  # noqa: ASYNC109
+    await shutdown.wait()
+    drain.begin()
+    await trio.sleep(timeout * _LAST_WORDS)
+    drain.finish()
+
+
+class ReverseProxyServer:
+    """A reverse proxy that is configured and not yet running.
+
+    Give `run` to ``nursery.start``.
+    """
+
+    def __init__(
+        self, config: ReverseProxyConfig, store: SessionStore | None = None, upstream: Upstream | None = None
+    ) -> None:
+        self.config = config
+        self._store = store
+        self._upstream = upstream
+        self._shutdown: trio.Event | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `shutdown` is called; see `serve_reverse_proxy`."""
+        self._shutdown = trio.Event()
+        await serve_reverse_proxy(
+            self.config,
+            store=self._store,
+            upstream=self._upstream,
+            shutdown=self._shutdown,
+            task_status=task_status,
+        )
+
+    def shutdown(self) -> None:
+        """Begin to shut down gracefully.  Does nothing if it is not running."""
+        if self._shutdown is not None:
+            self._shutdown.set()
+
+
+class ReverseProxyServerBuilder:
+    """Collects what a `ReverseProxyServer` needs.
+
+    Args:
+        bind: ``HOST:PORT`` to listen on; port 0 takes a free one.
+        upstream: URL of the MCP server, with its path.
+    """
+
+    def __init__(self, bind: str, upstream: str) -> None:
+        self._config = ReverseProxyConfig(
+            listener=ListenerConfig(bind=bind), upstream=HttpUpstreamConfig(url=upstream)
+        )
+        self._store: SessionStore | None = None
+        self._upstream: Upstream | None = None
+
+    def with_session_store(self, store: SessionStore) -> ReverseProxyServerBuilder:
+        """Keep sessions in *store* instead of memory; it stays the caller's to close."""
+        self._store = store
+        return self
+
+    def with_upstream(self, upstream: Upstream) -> ReverseProxyServerBuilder:
+        """Reach the server through *upstream*; it stays the caller's to close."""
+        self._upstream = upstream
+        return self
+
+    def with_endpoint(self, endpoint: EndpointConfig) -> ReverseProxyServerBuilder:
+        """Treat requests as *endpoint* says."""
+        self._config = attrs.evolve(self._config, endpoint=endpoint)
+        return self
+
+    def with_sessions(self, sessions: SessionConfig) -> ReverseProxyServerBuilder:
+        """Limit sessions as *sessions* says."""
+        self._config = attrs.evolve(self._config, sessions=sessions)
+        return self
+
+    def with_origin(self, origin: OriginConfig) -> ReverseProxyServerBuilder:
+        """Let in the hosts and web pages that *origin* names."""
+        self._config = attrs.evolve(self._config, origin=origin)
+        return self
+
+    def with_shutdown_timeout(self, seconds: float) -> ReverseProxyServerBuilder:
+        """Give calls under way *seconds* to finish once shutdown begins."""
+        self._config = attrs.evolve(self._config, shutdown_timeout=seconds)
+        return self
+
+    def build(self) -> ReverseProxyServer:
+        """Return the server.  Starts nothing."""
+        return ReverseProxyServer(self._config, self._store, self._upstream)
+
+
+async def run_reverse_proxy(
+    bind: str,
+    upstream: str,
+    store: SessionStore | None = None,
+    *,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve *upstream* at *bind* until cancelled, with sessions in *store* or in memory."""
+    builder = ReverseProxyServerBuilder(bind, upstream)
+    if store is not None:
+        builder.with_session_store(store)
+    await builder.build().run(task_status=task_status)

@@ -1,0 +1,84 @@
+"""Path and method to handler."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import attrs
+
+from ..errors import MethodNotAllowed, PathNotFound
+from ..transport import Exchange
+from .drain import Drain
+from .endpoint import McpEndpoint
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+@attrs.frozen
+class Route:
+    """What is served at one path."""
+
+    handlers: Mapping[str, Handler]
+    is_guarded: bool = True
+    """Whether Origin and Host are checked, and nothing is served while draining."""
+
+    @property
+    def allow(self) -> str:
+        """The methods, as the ``Allow`` header has them."""
+        return ", ".join(self.handlers)
+
+    def handler(self, method: str) -> Handler:
+        """Return what answers *method*.
+
+        Raises:
+            MethodNotAllowed: Nothing does.
+        """
+        try:
+            return self.handlers[method]
+        except KeyError:
+            raise MethodNotAllowed(f"this path answers {self.allow} only", self.allow) from None
+
+
+class Routes:
+    """The paths that are served."""
+
+    def __init__(self, routes: Mapping[str, Route], mcp_path: str) -> None:
+        self._routes = routes
+        self._mcp_path = mcp_path
+
+    def find(self, path: str) -> Route:
+        """Return the route at *path*.
+
+        Raises:
+            PathNotFound: There is none.
+        """
+        try:
+            return self._routes[path]
+        except KeyError:
+            raise PathNotFound(f"nothing is served here; the MCP endpoint is {self._mcp_path}") from None
+
+
+def build_routes(mcp_path: str, endpoint: McpEndpoint, drain: Drain) -> Routes:
+    """Return the table: the MCP endpoint, and what a supervisor asks."""
+
+    async def health(exchange: Exchange) -> None:
+        await exchange.respond(200, _JSON, b'{"status":"ok"}')
+
+    async def ready(exchange: Exchange) -> None:
+        if drain.is_draining:
+            await exchange.respond(503, _JSON, b'{"status":"draining"}')
+        else:
+            await exchange.respond(200, _JSON, b'{"status":"ready"}')
+
+    mcp = Route({"POST": endpoint.post, "GET": endpoint.get, "DELETE": endpoint.delete})
+    return Routes(
+        {
+            mcp_path: mcp,
+            "/health": Route({"GET": health, "HEAD": health}, is_guarded=False),
+            "/ready": Route({"GET": ready, "HEAD": ready}, is_guarded=False),
+        },
+        mcp_path,
+    )
+
+
+_JSON = ((b"content-type", b"application/json"),)

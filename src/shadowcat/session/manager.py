@@ -1,0 +1,216 @@
+"""Sessions from `initialize` to their end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from ..errors import SessionLimitReached, SessionNotFound
+from ..protocol import RawId, ResponseMode
+from .model import Session, SessionId, UpstreamSessionId, new_session_id
+from .store import SessionStore
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class SessionConfig:
+    """Limits on legacy sessions."""
+
+    max_sessions: int = attrs.field(default=10_000, validator=attrs.validators.ge(1))
+    """How many may be open at once; one more ``initialize`` is answered with 503."""
+
+    max_idle: float = attrs.field(default=3600.0, validator=attrs.validators.gt(0))
+    """Seconds without a request or an open stream after which a session is ended."""
+
+    reap_interval: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
+    """Seconds between two looks for idle sessions."""
+
+
+@attrs.define(eq=False)
+class _Activity:
+    """What this process has under way in one session."""
+
+    last_used: float
+    in_use: int = 0
+    ids_in_flight: set[RawId] = attrs.field(factory=set)
+    listeners: set[trio.CancelScope] = attrs.field(factory=set)
+
+
+class SessionManager:
+    """Creates, finds, counts, expires and ends sessions, through one store.
+
+    Constructing it starts nothing; `open_session_manager` runs it.  An injected
+    store is never closed here.
+    """
+
+    def __init__(self, store: SessionStore, config: SessionConfig) -> None:
+        self.store = store
+        self.config = config
+        self.on_expired: Callable[[Session], Awaitable[None]] | None = None
+        """Called for each session that is ended for idleness, after it is gone
+        from the store; the place to end it upstream as well."""
+
+        self._activities: dict[SessionId, _Activity] = {}
+        self._opening = 0
+
+    @asynccontextmanager
+    async def reserve(self) -> AsyncGenerator[None, None]:
+        """Hold a place for one more session while the upstream is asked to open it.
+
+        Raises:
+            SessionLimitReached: There is none left.
+        """
+        open_now = await self.store.count_sessions()
+        if open_now + self._opening >= self.config.max_sessions:
+            raise SessionLimitReached("too many open sessions; try again later, or end one you no longer need")
+        self._opening += 1
+        try:
+            yield
+        finally:
+            self._opening -= 1
+
+    async def create(
+        self,
+        upstream_session_id: UpstreamSessionId | None,
+        initialize_params: Mapping[str, Any],
+        initialize_result: Mapping[str, Any],
+        response_mode: ResponseMode,
+    ) -> Session:
+        """Keep a new session and return it; it is stored when this returns."""
+        version = initialize_result.get("protocolVersion")
+        session = Session(
+            id=new_session_id(),
+            upstream_session_id=upstream_session_id,
+            response_mode=response_mode,
+            protocol_version=version if isinstance(version, str) else "",
+            initialize_params=initialize_params,
+            initialize_result=initialize_result,
+            created_at=time.time(),
+        )
+        await self.store.create_session(session)
+        self._activities[session.id] = _Activity(trio.current_time())
+        return session
+
+    async def find(self, session_id: SessionId) -> Session:
+        """Return the session called *session_id*, and count it as used just now.
+
+        Raises:
+            SessionNotFound: It never was, has expired or has been ended.
+        """
+        try:
+            session = await self.store.get_session(session_id)
+        except SessionNotFound:
+            self._forget(session_id)
+            raise
+        self._activity_of(session_id).last_used = trio.current_time()
+        return session
+
+    async def record_mode(self, session: Session, mode: ResponseMode) -> None:
+        """Keep *mode* as how the session's last answer was relayed."""
+        if session.response_mode is not mode:
+            try:
+                await self.store.update_session(attrs.evolve(session, response_mode=mode))
+            except SessionNotFound:
+                log.debug("session ended while a request in it was answered")
+
+    async def end(self, session_id: SessionId) -> None:
+        """Forget a session and end its listening streams.  Does nothing if it is gone."""
+        self._forget(session_id)
+        try:
+            await self.store.delete_session(session_id)
+        except SessionNotFound:
+            log.debug("session was ended already")
+
+    @contextmanager
+    def use(self, session: Session, request_id: RawId | None = None) -> Generator[bool, None, None]:
+        """Keep the session from expiring while a request in it is under way.
+
+        Yields whether *request_id* is in flight in this session already.  Ids that
+        differ only in type count as the same: there are servers that mix them up.
+        """
+        activity = self._activity_of(session.id)
+        key = request_id.strip(b'"') if request_id is not None else None
+        is_taken = key in activity.ids_in_flight
+        activity.in_use += 1
+        if key is not None and not is_taken:
+            activity.ids_in_flight.add(key)
+        try:
+            yield is_taken
+        finally:
+            activity.in_use -= 1
+            activity.last_used = trio.current_time()
+            if key is not None and not is_taken:
+                activity.ids_in_flight.discard(key)
+
+    @contextmanager
+    def listen(self, session: Session) -> Generator[trio.CancelScope, None, None]:
+        """Yield a scope that is cancelled when the session ends."""
+        activity = self._activity_of(session.id)
+        with trio.CancelScope() as scope:
+            activity.listeners.add(scope)
+            try:
+                yield scope
+            finally:
+                activity.listeners.discard(scope)
+
+    async def reap(self) -> None:
+        """End the sessions that have been idle for too long.
+
+        Safe to cancel: a session is either ended or untouched, though the
+        upstream may then not have been told of one that is ended.
+        """
+        limit = trio.current_time() - self.config.max_idle
+        idle = [key for key, seen in self._activities.items() if not seen.in_use and seen.last_used <= limit]
+        for session_id in idle:
+            try:
+                session = await self.store.get_session(session_id)
+            except SessionNotFound:
+                self._forget(session_id)
+                continue
+            await self.end(session_id)
+            if self.on_expired is not None:
+                await self.on_expired(session)
+            await trio.lowlevel.checkpoint()
+        if idle:
+            log.info("ended %d idle sessions", len(idle))
+
+    async def run(self) -> None:
+        """Reap until cancelled."""
+        while True:
+            await trio.sleep(self.config.reap_interval)
+            await self.reap()
+
+    def _activity_of(self, session_id: SessionId) -> _Activity:
+        activity = self._activities.get(session_id)
+        if activity is None:
+            activity = self._activities[session_id] = _Activity(trio.current_time())
+        return activity
+
+    def _forget(self, session_id: SessionId) -> None:
+        activity = self._activities.pop(session_id, None)
+        if activity is not None:
+            for scope in activity.listeners:
+                scope.cancel()
+
+
+@asynccontextmanager
+async def open_session_manager(
+    config: SessionConfig,
+    store: SessionStore,
+) -> AsyncGenerator[SessionManager, None]:
+    """Run a `SessionManager` for as long as the block lasts.
+
+    Cancel safe.  Sessions stay in *store*, which is not closed.
+    """
+    manager = SessionManager(store, config)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(manager.run)
+        yield manager
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,67 @@
+"""A legacy session, as it is kept."""
+
+from __future__ import annotations
+
+import enum
+import secrets
+from collections.abc import Mapping
+from typing import Any, NewType
+
+import attrs
+
+from ..protocol import ResponseMode
+
+SessionId = NewType("SessionId", str)
+"""Our id for a session: the one the client sees."""
+
+UpstreamSessionId = NewType("UpstreamSessionId", str)
+"""The upstream's id for a session.  Opaque: never parsed, never shown to a client."""
+
+
+class TransportType(enum.Enum):
+    """How the client reached us."""
+
+    STREAMABLE_HTTP = "streamable_http"
+    HTTP_SSE = "http_sse"
+    WEBSOCKET = "websocket"
+    STDIO = "stdio"
+
+
+def new_session_id() -> SessionId:
+    """Return an id that cannot be guessed: 192 random bits, in visible ASCII."""
+    return SessionId(secrets.token_urlsafe(24))
+
+
+def parse_session_id(value: bytes) -> SessionId | None:
+    """Return the id in a client's header, or None if no session can have it."""
+    if not 0 < len(value) <= 256 or not all(0x21 <= byte <= 0x7E for byte in value):
+        return None
+    return SessionId(value.decode("ascii"))
+
+
+@attrs.frozen(kw_only=True)
+class Session:
+    """What two requests of one client have in common.
+
+    Never changed: an update is another value with the same id (`attrs.evolve`).
+    """
+
+    id: SessionId
+    upstream_session_id: UpstreamSessionId | None = None
+    """None if the upstream keeps no sessions."""
+
+    transport_type: TransportType = TransportType.STREAMABLE_HTTP
+    response_mode: ResponseMode | None = None
+    """How the last answer was relayed; None before the first."""
+
+    protocol_version: str = ""
+    """The revision that ``initialize`` settled on."""
+
+    initialize_params: Mapping[str, Any] = attrs.field(factory=dict)
+    """What the client said: version, capabilities, client info and the rest."""
+
+    initialize_result: Mapping[str, Any] = attrs.field(factory=dict)
+    """What the upstream answered."""
+
+    created_at: float = 0.0
+    """Seconds since the Unix epoch."""

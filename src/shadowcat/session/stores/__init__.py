@@ -1,0 +1,3 @@
+"""The session stores that come with Shadowcat."""
+
+from .memory import InMemoryStore as InMemoryStore

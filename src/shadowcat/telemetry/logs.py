@@ -1,0 +1,47 @@
+"""How log records are written."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final, TextIO
+
+import msgspec
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+FORMATS: Final = ("auto", "human", "json")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, object] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return _encode(entry).decode()
+
+
+def configure_logging(level: str, form: str = "auto", stream: TextIO | None = None) -> None:
+    """Write the records of this process to *stream*, standard error if None.
+
+    Args:
+        level: One of `LEVELS`.
+        form: One of `FORMATS`; ``auto`` is for people on a terminal and JSON elsewhere.
+    """
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    if form == "json" or (form == "auto" and not stream.isatty()):
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())

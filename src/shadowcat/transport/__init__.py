@@ -1,0 +1,12 @@
+"""Bytes to messages and back; knows nothing of sessions or proxies."""
+
+from .asgi import ASGIApp as ASGIApp
+from .asgi import BodyStream as BodyStream
+from .asgi import Exchange as Exchange
+from .asgi import Receive as Receive
+from .asgi import Scope as Scope
+from .asgi import Send as Send
+from .base import RawHeaders as RawHeaders
+from .base import Upstream as Upstream
+from .base import UpstreamRequest as UpstreamRequest
+from .base import UpstreamResponse as UpstreamResponse

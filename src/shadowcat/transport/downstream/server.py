@@ -1,0 +1,68 @@
+"""Serving an ASGI application: the accept loop, and how it stops."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from functools import partial
+
+import trio
+from hypercorn.config import Config
+
+from ..asgi import ASGIApp
+from .guard import Connection, ServerContext
+from .listener import ListenerConfig, url_of
+
+log = logging.getLogger(__name__)
+
+
+async def serve_asgi(
+    app: ASGIApp,
+    sock: socket.socket,
+    config: ListenerConfig,
+    *,
+    shutdown: trio.Event,
+    graceful_timeout: float,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve *app* over HTTP/1.1 on the listening socket *sock*, which is closed at the end.
+
+    *app* sees ``http`` scopes only: no lifespan, no WebSocket.  The head of a
+    response that declares its ``content-length`` is sent together with the
+    first body event, any other head at once.  A ``send`` to a client that has
+    gone does nothing; ``receive`` tells that it has.
+
+    Setting *shutdown* stops the listener and closes idle connections; requests
+    under way have *graceful_timeout* seconds before their app call is cancelled.
+    Cancel to stop at once instead: no client can delay that.
+
+    Passes the bound URLs to ``task_status``.
+    """
+    context = ServerContext()
+    hypercorn = _as_hypercorn(config)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await Connection(app, stream, config, hypercorn, context).run()
+
+    async with trio.SocketListener(trio.socket.from_stdlib_socket(sock)) as listener, trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            await accepting.start(partial(trio.serve_listeners, handle, [listener], handler_nursery=connections))
+            url = url_of(sock)
+            log.debug("serving on %s", url)
+            task_status.started([url])
+            await shutdown.wait()
+            accepting.cancel_scope.cancel()
+        log.debug("stopped accepting on %s", url)
+        await context.drain()
+        connections.cancel_scope.deadline = trio.current_time() + graceful_timeout
+
+
+def _as_hypercorn(config: ListenerConfig) -> Config:
+    """Return what hypercorn's protocol reads of *config*; its own logging stays silent."""
+    hypercorn = Config()
+    hypercorn.accesslog = None
+    hypercorn.errorlog = None
+    hypercorn.include_date_header = False
+    hypercorn.include_server_header = False
+    hypercorn.h11_max_incomplete_size = config.max_header_bytes
+    return hypercorn

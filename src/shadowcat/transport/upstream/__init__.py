@@ -1,0 +1,5 @@
+"""The ways to reach an MCP server."""
+
+from .http import HttpUpstream as HttpUpstream
+from .http import HttpUpstreamConfig as HttpUpstreamConfig
+from .pool import Http1Transport as Http1Transport

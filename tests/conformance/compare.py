@@ -1,0 +1,130 @@
+"""Run the official MCP conformance suite direct and through a proxy, and compare check by check.
+
+Run it with ``python -m tests.conformance.compare``.  A check that succeeds
+direct and does not through the proxy, or is not made there at all, is a loss;
+any loss makes the exit status 1.  The suite's own exit status is no measure:
+a check can vanish, or turn into a warning, and it is still 0.
+"""
+
+import argparse
+import json
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import attrs
+
+from tests.e2e import npm
+from tests.e2e.child import module, proxy_command, running
+
+VERSIONS = ("2025-06-18", "2025-11-25", "2026-07-28")
+SUITE = ("@modelcontextprotocol/conformance", "conformance")
+LEG_TIMEOUT = 180.0
+"""Seconds one run of the suite may take."""
+
+
+@attrs.frozen(order=True)
+class Check:
+    """One thing the suite looks at; it may look several times."""
+
+    scenario: str
+    id: str
+    status: str
+
+
+@attrs.frozen
+class Leg:
+    """What one run of the suite found."""
+
+    checks: Counter[Check]
+    seconds: float
+
+    def count(self, *statuses: str) -> int:
+        return sum(number for check, number in self.checks.items() if check.status in statuses)
+
+    @property
+    def passing_scenarios(self) -> int:
+        """How many scenarios have no failed check."""
+        failed = {check.scenario for check in self.checks if check.status == "FAILURE"}
+        return len({check.scenario for check in self.checks} - failed)
+
+    def statuses(self, scenario: str, check_id: str) -> str:
+        found = {c.status: number for c, number in self.checks.items() if (c.scenario, c.id) == (scenario, check_id)}
+        return ", ".join(f"{number} {status}" for status, number in sorted(found.items())) or "not made"
+
+
+def losses(direct: Leg, proxied: Leg) -> Counter[Check]:
+    """Return the checks that succeed more often direct than through the proxy, and how much more often."""
+    succeeded = Counter({check: number for check, number in direct.checks.items() if check.status == "SUCCESS"})
+    return succeeded - proxied.checks
+
+
+def read_results(directory: Path) -> Iterator[Check]:
+    """Yield each check from what the suite left in its output directory."""
+    for path in sorted(directory.glob("**/checks.json")):
+        named = re.fullmatch(r"server-(?P<scenario>.+)-\d{4}-\d\d-\d\dT[\d-]+Z", path.parent.name)
+        scenario = named["scenario"] if named is not None else path.parent.name
+        for check in json.loads(path.read_text()):
+            yield Check(scenario, check["id"], check["status"])
+
+
+def run_suite(url: str, version: str) -> Leg:
+    with tempfile.TemporaryDirectory(prefix="conformance-") as output:
+        command = npm.script(*SUITE)
+        command += ["server", "--url", url, "--spec-version", version, "--suite", "all", "--output-dir", output]
+        start = time.monotonic()
+        with running(command, cwd=Path(output)) as suite:
+            suite.wait(LEG_TIMEOUT)
+        checks = Counter(read_results(Path(output)))
+    if not checks:
+        raise SystemExit(f"the suite made no check at {url}:\n{suite.output}")
+    return Leg(checks, time.monotonic() - start)
+
+
+def report(version: str, direct: Leg, proxied: Leg, lost: Counter[Check]) -> None:
+    print(f"{version:12}{'scenarios':>11}{'passed':>9}{'failed':>9}{'warnings':>11}{'seconds':>10}")
+    for name, leg in (("direct", direct), ("proxied", proxied)):
+        counts = f"{leg.passing_scenarios:>11}{leg.count('SUCCESS'):>9}{leg.count('FAILURE'):>9}"
+        print(f"  {name:10}{counts}{leg.count('WARNING'):>11}{leg.seconds:>10.1f}")
+    for check in sorted(lost):
+        print(f"  lost {lost[check]}: {check.scenario} / {check.id}: {proxied.statuses(check.scenario, check.id)}")
+    print(flush=True)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--spec-version", action="append", choices=VERSIONS, help="may be given several times")
+    parser.add_argument("--proxy", help="another proxy: a command with {upstream} in it, which prints its URL")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    npm.script(*SUITE)
+    complete = True
+    with ExitStack() as stack, ThreadPoolExecutor(max_workers=2) as pool:
+        # Each leg has a fixture of its own, so that neither sees what the other does to it.
+        urls = [stack.enter_context(running(module("tests.conformance.fixture_server"))).wait_for_url() for _ in "ab"]
+        command = proxy_command(urls[1])
+        if arguments.proxy is not None:
+            command = [part.replace("{upstream}", urls[1]) for part in shlex.split(arguments.proxy)]
+        urls[1] = stack.enter_context(running(command)).wait_for_url()
+        for version in arguments.spec_version or VERSIONS:
+            direct, proxied = pool.map(lambda url, version=version: run_suite(url, version), urls)
+            lost = losses(direct, proxied)
+            report(version, direct, proxied, lost)
+            # A check the fixture itself does not pass says nothing about the proxy.
+            complete = complete and not lost and direct.count("FAILURE", "WARNING") == 0
+    print("nothing lost" if complete else "LOST")
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+// node sdk1.mjs URL SERVER: the first generation of the SDK, which knows the legacy era alone.
+
+import assert from "node:assert/strict";
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import {
+  CreateMessageRequestSchema,
+  ElicitRequestSchema,
+  ListRootsRequestSchema,
+} from "@modelcontextprotocol/sdk/types.js";
+import { answers, capabilities, check } from "./checks.mjs";
+import { run } from "./scenarios.mjs";
+
+const [url, server] = process.argv.slice(2);
+const client = new Client({ name: "sdk1", version: "1" }, { capabilities });
+client.setRequestHandler(ElicitRequestSchema, answers["elicitation/create"]);
+client.setRequestHandler(CreateMessageRequestSchema, answers["sampling/createMessage"]);
+client.setRequestHandler(ListRootsRequestSchema, answers["roots/list"]);
+const received = [];
+client.fallbackNotificationHandler = async (notification) => void received.push(notification);
+const transport = new StreamableHTTPClientTransport(new URL(url));
+
+await check("connect", async () => {
+  await client.connect(transport);
+  assert.equal(transport.protocolVersion, "2025-11-25");
+});
+await run(server, {
+  name: "sdk1",
+  client,
+  legacy: true,
+  received,
+  call: (name, args, options) => client.callTool({ name, arguments: args }, undefined, options),
+  listen: async () => ({ close: async () => {} }),
+  end: async () => {
+    await transport.terminateSession();
+    await client.close();
+  },
+});
