@@ -18,13 +18,18 @@ INITIALIZE = (
     '{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25",'
     ' "capabilities": {}, "clientInfo": {"name": "curl", "version": "0"}}}'
 )
-USAGE = f"""
-Shadowcat serves http://{{bind}}/mcp in front of {{upstream}}.  Ctrl-C stops it.  Try:
+USAGE = """
+Shadowcat serves http://{bind}/mcp in front of {upstream}.  Ctrl-C stops it.  Try:
 
-    curl -i http://{{bind}}/mcp \\
+    curl -i http://{bind}/mcp \\
         -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \\
-        -d '{INITIALIZE}'
+        -d '{initialize}'
 """
+
+
+def parse_bind(bind: str) -> tuple[str, int]:
+    host, _, port = bind.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def free_port() -> int:
@@ -67,22 +72,29 @@ async def serve(bind: str, upstream: str | None, options: list[str]) -> None:
             upstream = f"http://127.0.0.1:{port}/mcp"
             await start(nursery, [sys.executable, "examples/demo_server.py", "--port", str(port)], "127.0.0.1", port)
         proxy = [sys.executable, "-m", "shadowcat", "reverse", "--bind", bind, "--upstream", upstream, *options]
-        host, _, port_text = bind.rpartition(":")
-        await start(nursery, proxy, host.strip("[]"), int(port_text))
-        print(USAGE.format(bind=bind, upstream=upstream), flush=True)
+        await start(nursery, proxy, *parse_bind(bind))
+        print(USAGE.format(bind=bind, upstream=upstream, initialize=INITIALIZE), flush=True)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/serve", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="scripts/serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bind", default="127.0.0.1:8080", metavar="HOST:PORT")
     parser.add_argument("--upstream", metavar="URL", help="default: a demo server on a free port")
     args, options = parser.parse_known_args()
+    status = 0
+    try:
+        # Another server there would answer in the proxy's place while we wait for it.
+        socket.create_server(parse_bind(args.bind)).close()
+    except (OSError, ValueError) as exc:
+        sys.exit(f"scripts/serve: cannot serve on {args.bind}: {exc}")
     try:
         trio.run(serve, args.bind, args.upstream, options)
     except* subprocess.CalledProcessError as group:
         print(f"scripts/serve: {group.exceptions[0]}", file=sys.stderr)
-        return 1
-    return 0
+        status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ SOURCE = ROOT / "src" / "shadowcat"
 
 def imports(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield each module imported in *path*, in full, with the names taken from it."""
+    base = SOURCE.parent if SOURCE in path.parents else ROOT
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, []) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            package = path.relative_to(SOURCE.parent).parts[: -node.level] if node.level else ()
+            package = path.relative_to(base).parts[: -node.level] if node.level else ()
             yield ".".join([*package, *filter(None, [node.module])]), [alias.name for alias in node.names]
 
 
@@ -37,7 +38,10 @@ def reaches_inside(path: Path, module: str, names: list[str]) -> bool:
     if not (SOURCE / inner[0]).is_dir():
         return False
     target = SOURCE.joinpath(*inner)
-    return not target.is_dir() or any((target / name).is_dir() or (target / f"{name}.py").exists() for name in names)
+    if not target.is_dir():
+        return True
+    face = {name for _, exported in imports(target / "__init__.py") for name in exported}
+    return any((target / f"{name}.py").exists() for name in names if name not in face)
 
 
 def test_other_packages_are_imported_by_their_face():

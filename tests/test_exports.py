@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def public_names(module):
     if hasattr(imported, "__all__"):
         return sorted(imported.__all__)
     names = []
-    for node in ast.parse(Path(imported.__file__).read_text(encoding="utf-8")).body:
+    for node in ast.parse(inspect.getsource(imported)).body:
         match node:
             case ast.ImportFrom():
                 names += [alias.name for alias in node.names if alias.asname == alias.name]

@@ -1,6 +1,6 @@
 """Run the official MCP conformance suite direct and through a proxy, and compare check by check.
 
-Run it with ``python -m tests.conformance.compare``.  A check that succeeds
+Run it with ``python tests/conformance/compare.py``; it needs npm.  A check that succeeds
 direct and does not through the proxy, or is not made there at all, is a loss;
 any loss makes the exit status 1.  The suite's own exit status is no measure:
 a check can vanish, or turn into a warning, and it is still 0.
@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -20,6 +21,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for those who run this file by its path
 
 from tests.e2e import npm
 from tests.e2e.child import module, proxy_command, running
@@ -46,8 +49,8 @@ class Leg:
     checks: Counter[Check]
     seconds: float
 
-    def count(self, *statuses: str) -> int:
-        return sum(number for check, number in self.checks.items() if check.status in statuses)
+    def only(self, *statuses: str) -> Counter[Check]:
+        return Counter({check: number for check, number in self.checks.items() if check.status in statuses})
 
     @property
     def passing_scenarios(self) -> int:
@@ -60,10 +63,11 @@ class Leg:
         return ", ".join(f"{number} {status}" for status, number in sorted(found.items())) or "not made"
 
 
-def losses(direct: Leg, proxied: Leg) -> Counter[Check]:
-    """Return the checks that succeed more often direct than through the proxy, and how much more often."""
-    succeeded = Counter({check: number for check, number in direct.checks.items() if check.status == "SUCCESS"})
-    return succeeded - proxied.checks
+def losses(direct: Leg, proxied: Leg) -> list[tuple[str, str]]:
+    """Return scenario and id of each check that succeeds less often through the proxy, or goes wrong more often."""
+    missing = direct.only("SUCCESS") - proxied.only("SUCCESS")
+    wrong = proxied.only("FAILURE", "WARNING") - direct.only("FAILURE", "WARNING")
+    return sorted({(check.scenario, check.id) for check in missing + wrong})
 
 
 def read_results(directory: Path) -> Iterator[Check]:
@@ -88,13 +92,16 @@ def run_suite(url: str, version: str) -> Leg:
     return Leg(checks, time.monotonic() - start)
 
 
-def report(version: str, direct: Leg, proxied: Leg, lost: Counter[Check]) -> None:
+def report(version: str, direct: Leg, proxied: Leg, lost: list[tuple[str, str]]) -> None:
     print(f"{version:12}{'scenarios':>11}{'passed':>9}{'failed':>9}{'warnings':>11}{'seconds':>10}")
     for name, leg in (("direct", direct), ("proxied", proxied)):
-        counts = f"{leg.passing_scenarios:>11}{leg.count('SUCCESS'):>9}{leg.count('FAILURE'):>9}"
-        print(f"  {name:10}{counts}{leg.count('WARNING'):>11}{leg.seconds:>10.1f}")
-    for check in sorted(lost):
-        print(f"  lost {lost[check]}: {check.scenario} / {check.id}: {proxied.statuses(check.scenario, check.id)}")
+        passed, failed, warned = (leg.only(status).total() for status in ("SUCCESS", "FAILURE", "WARNING"))
+        print(f"  {name:10}{leg.passing_scenarios:>11}{passed:>9}{failed:>9}{warned:>11}{leg.seconds:>10.1f}")
+    for check in sorted(direct.only("FAILURE", "WARNING")):
+        print(f"  the fixture itself: {check.scenario} / {check.id}: {check.status}")
+    for scenario, id in lost:
+        fared = f"{direct.statuses(scenario, id)} direct, {proxied.statuses(scenario, id)} proxied"
+        print(f"  lost: {scenario} / {id}: {fared}")
     print(flush=True)
 
 
@@ -109,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     npm.script(*SUITE)
     complete = True
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left running
     with ExitStack() as stack, ThreadPoolExecutor(max_workers=2) as pool:
         # Each leg has a fixture of its own, so that neither sees what the other does to it.
         urls = [stack.enter_context(running(module("tests.conformance.fixture_server"))).wait_for_url() for _ in "ab"]
@@ -121,8 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             lost = losses(direct, proxied)
             report(version, direct, proxied, lost)
             # A check the fixture itself does not pass says nothing about the proxy.
-            complete = complete and not lost and direct.count("FAILURE", "WARNING") == 0
-    print("nothing lost" if complete else "LOST")
+            complete = complete and not lost and not direct.only("FAILURE", "WARNING")
+    print("nothing lost" if complete else "checks were lost")
     return 0 if complete else 1
 
 

@@ -8,11 +8,11 @@ all, for the revisions 2025-06-18, 2025-11-25 and 2026-07-28.  Run it with
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import mcp_types as types
 from mcp import MCPError
-from mcp.server.caching import CACHEABLE_METHODS, CacheHint
+from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.server.subscriptions import ListenHandler
@@ -142,7 +142,7 @@ def build_server() -> Server[Any]:
     server: Server[Any] = Server(
         NAME,
         version="1",
-        cache_hints={method: CacheHint(ttl_ms=1000, scope="public") for method in CACHEABLE_METHODS},
+        cache_hints={method: CacheHint(ttl_ms=1000, scope="public") for method in get_args(CacheableMethod)},
         on_subscriptions_listen=ListenHandler(CHANGES),
     )
     for method, params_type, handler in (

@@ -183,7 +183,7 @@ async def test_elicitation_sep1330_enums(ctx: Context, params: CallToolRequestPa
 async def test_missing_capability(ctx: Context, params: CallToolRequestParams) -> Wire:
     capabilities = ctx.session.client_capabilities
     if capabilities is None or capabilities.sampling is None:
-        missing = {"requiredCapabilities": {"sampling": {}}}
+        missing: Wire = {"requiredCapabilities": {"sampling": {}}}
         raise MCPError(MISSING_REQUIRED_CLIENT_CAPABILITY, "this tool samples", missing)
     return content(text("the client can sample"))
 

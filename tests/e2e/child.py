@@ -68,10 +68,8 @@ class Child:
     def stop(self) -> int:
         """Ask the group to stop, then make it; return the child's exit status."""
         self._signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            pass
         self._signal(signal.SIGKILL)
         return self.wait(PATIENCE)
 

@@ -100,6 +100,7 @@ async def test_a_legacy_call_runs_once_and_is_answered_once(url: str, upstream: 
         answer = await exchange.read_all()
     assert "text/event-stream" in answer
     assert answer.count(f'"text":"released {key}"') == 1
+    await wait_for(upstream, f"finished {key}")
     assert (times(upstream, f"started {key}"), times(upstream, f"finished {key}")) == (1, 1)
 
 

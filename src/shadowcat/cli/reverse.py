@@ -41,7 +41,7 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--upstream", required=True, metavar="URL", help="the MCP server, with its path")
-    parser.add_argument("--bind", default="127.0.0.1:8080", metavar="HOST:PORT", help="default: %(default)s; port 0: any")
+    parser.add_argument("--bind", default="127.0.0.1:8080", metavar="HOST:PORT", help="default: %(default)s")
     parser.add_argument("--path", default="/mcp", help="where clients find the endpoint; default: %(default)s")
     _add_header_options(parser)
     _add_limits(parser)

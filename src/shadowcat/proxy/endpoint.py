@@ -255,7 +255,7 @@ class McpEndpoint:
     async def _session(self, exchange: Exchange) -> Session:
         value = exchange.headers.get(SESSION_ID)
         if value is None:
-            raise SessionRequired("the Mcp-Session-Id header is missing; send initialize first, and then its answer's id")
+            raise SessionRequired("the Mcp-Session-Id header is missing; send initialize first")
         session_id = parse_session_id(value)
         if session_id is None:
             raise SessionNotFound(_NO_SUCH_SESSION)

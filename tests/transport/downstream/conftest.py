@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from shadowcat.transport.downstream import ListenerConfig, open_listening_socket, serve_asgi
 
@@ -93,18 +94,19 @@ def serve() -> Callable[..., Any]:
         address = sock.getsockname()[:2]
         shutdown, stopped = trio.Event(), trio.Event()
 
-        async def run(*, task_status: trio.TaskStatus[list[str]]) -> None:
-            await serve_asgi(
-                app, sock, settings, shutdown=shutdown, graceful_timeout=graceful_timeout, task_status=task_status
-            )
+        async def run(started: trio.MemorySendChannel[list[str]]) -> None:
+            async with trio.open_nursery() as serving:
+                server = partial(serve_asgi, shutdown=shutdown, graceful_timeout=graceful_timeout)
+                started.send_nowait(await serving.start(server, app, sock, settings))
             stopped.set()
 
-        with trio.fail_after(120):
+        started, on_start = trio.open_memory_channel[list[str]](1)
+        with trio.fail_after(120), started, on_start:
             async with trio.open_nursery() as nursery:
-                urls = await nursery.start(partial(run))
+                nursery.start_soon(run, started)
+                urls = await on_start.receive()
                 yield Server(urls[0], address, shutdown, stopped, nursery)
-                with trio.fail_after(1):
-                    nursery.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
 
     return serve
 
@@ -174,7 +176,8 @@ class App:
     async def _wait_disconnected(self, receive: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        assert (await receive())["type"] == "http.disconnect"
+        with trio.testing.assert_checkpoints():
+            assert (await receive())["type"] == "http.disconnect"
         self.disconnected.set()
 
     async def fail(self, receive: Any, send: Any) -> None:
@@ -201,5 +204,5 @@ class App:
 
 
 @pytest.fixture
-async def app() -> App:
+def app() -> App:
     return App()

@@ -8,7 +8,10 @@ import random
 import pytest
 import trio
 import trio.testing
+from hypercorn.config import Config
 
+from shadowcat.transport.downstream import ListenerConfig
+from shadowcat.transport.downstream.guard import Connection, ServerContext
 from shadowcat.transport.downstream.http1 import GuardedProtocol
 
 
@@ -70,9 +73,7 @@ async def test_client_that_goes_on_uploading_is_cut_off(serve, app):
     async with serve(app) as server, server.connect() as client:
         await client.send(b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n")
         with pytest.raises(trio.BrokenResourceError), trio.fail_after(3):
-            while True:
-                await client.send(bytes(100))
-                await trio.sleep(0.01)
+            await _drip(client, bytes(1000))
 
 
 async def test_stalled_reader_is_dropped_after_write_timeout(serve, app):
@@ -162,16 +163,12 @@ async def test_disconnect_during_an_upload(serve, app):
 
 
 async def test_pipelined_requests_are_read_up_to_a_limit(serve, app):
-    """Behind a call under way, the kernel's buffers hold the rest."""
-    async with serve(app, max_header_bytes=1024) as server, server.connect() as client:
-        body = bytes(1000)
-        await client.send(post("wait") + 50 * post("echo", body))
-        await app.is_streaming.wait()
-        await trio.testing.wait_all_tasks_blocked()
+    """Behind a call under way, the kernel's buffers hold the rest, and the client has to wait."""
+    async with serve(app) as server, server.connect() as client:
+        with trio.move_on_after(0.5) as sending:
+            await client.send(post("wait") + post("echo", bytes(50_000_000)))
+        assert sending.cancelled_caught
         assert 1 == len(app.calls)
-        server.shutdown.set()
-        with trio.fail_after(2):
-            await server.stopped.wait()
 
 
 async def test_idle_connection_is_closed(serve, app):
@@ -193,6 +190,17 @@ async def test_open_stream_is_not_idle(serve, app):
             with pytest.raises(trio.TooSlowError), trio.fail_after(0.3):
                 await client.stream.receive_some(1)
             assert not app.disconnected.is_set()
+
+
+async def test_connection_accepted_too_late_is_closed(app):
+    """It was accepted before the listener closed, but starts after `ServerContext.drain`."""
+    context = ServerContext()
+    await context.drain()
+    ours, theirs = trio.socket.socketpair()
+    with theirs, trio.fail_after(1):
+        async with trio.SocketStream(ours) as stream:
+            await Connection(app, stream, ListenerConfig(), Config(), context).run()
+        assert b"" == await theirs.recv(1)
 
 
 async def test_slow_header_times_out(serve, app):
@@ -293,19 +301,16 @@ async def misbehave(server, rng: random.Random) -> None:
 
 async def fuzz(serve, app, caplog, seed: int, connections: int) -> None:
     rng = random.Random(seed)
-    async with serve(app) as server, server.connect() as bystander:
-        await trio.testing.wait_all_tasks_blocked()
-        before = trio.lowlevel.current_statistics().tasks_living
+    async with serve(app, graceful_timeout=60) as server, server.connect() as bystander:
         for number in range(connections):
             with trio.fail_after(10):
                 await misbehave(server, rng)
                 message = b"still-here-%d." % number
                 await bystander.send(post("echo", message))
                 await bystander.read_until(message)
-        with trio.fail_after(10):
-            # A connection may be granted a moment to notice that we have closed.
-            while trio.lowlevel.current_statistics().tasks_living > before:
-                await trio.sleep(0.05)
+        server.shutdown.set()
+        with trio.fail_after(5):
+            await server.stopped.wait()
     assert {"the application failed"} >= {record.message for record in caplog.records}
 
 

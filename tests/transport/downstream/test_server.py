@@ -96,6 +96,34 @@ async def test_shutdown_lets_a_call_finish(serve):
             await server.stopped.wait()
 
 
+async def test_shutdown_closes_after_a_stream_that_ends(serve):
+    """Its head was sent before, so it could not announce the close."""
+    may_end = trio.Event()
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await may_end.wait()
+        await send({"type": "http.response.body", "body": b"end"})
+
+    async with serve(app, graceful_timeout=60) as server, server.connect() as client:
+        await client.send(get("ok"))
+        await client.read_until(b"\r\n\r\n")
+        server.shutdown.set()
+        await trio.testing.wait_all_tasks_blocked()
+        may_end.set()
+        assert b"3\r\nend\r\n0\r\n\r\n" == await client.read_to_end()
+
+
+async def test_shutdown_resets_a_stream_that_ends_by_closing(serve, app):
+    """In HTTP/1.0 an orderly close would pass for the end."""
+    async with serve(app, graceful_timeout=0) as server, server.connect() as client:
+        await client.send(b"GET /stream HTTP/1.0\r\n\r\n")
+        await client.read_until(b"first")
+        server.shutdown.set()
+        with pytest.raises(trio.BrokenResourceError):
+            await client.read_to_end()
+
+
 async def test_shutdown_ends_endless_streams_after_graceful_timeout(serve, app):
     """The app is cancelled, and the client can tell the stream was cut."""
     async with serve(app, graceful_timeout=0.3) as server, server.connect() as client:
@@ -123,15 +151,17 @@ async def test_shutdown_is_not_delayed_by_a_client_that_does_not_read(serve, app
 
 async def test_cancellation_stops_at_once(serve, app):
     """Also with an idle client, an endless stream, and one that does not read."""
-    async with serve(app, graceful_timeout=60) as server:
-        async with server.connect(), server.connect() as streaming, server.connect(receive_buffer=4096) as stalled:
-            await streaming.send(get("stream"))
-            await streaming.read_until(b"first")
-            await stalled.send(get("flood"))
-            await trio.testing.wait_all_tasks_blocked()
-            with trio.fail_after(1):
+    with trio.fail_after(1):
+        async with serve(app, graceful_timeout=60) as server:
+            async with server.connect(), server.connect() as streaming, server.connect(receive_buffer=4096) as stalled:
+                await streaming.send(get("stream"))
+                await streaming.read_until(b"first")
+                await stalled.send(get("flood"))
+                await trio.testing.wait_all_tasks_blocked()
                 server.nursery.cancel_scope.cancel()
-                await trio.lowlevel.checkpoint_if_cancelled()
+                await trio.sleep_forever()
+    assert app.cancelled.is_set()
+    assert not server.stopped.is_set()
 
 
 async def test_second_server_can_take_the_port(serve, app):

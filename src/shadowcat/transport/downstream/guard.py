@@ -131,6 +131,8 @@ class Connection:
                     await self._read()
                 if self._is_in_header and self._reading.cancelled_caught and not self._context.terminated.is_set():
                     await self._protocol.refuse(408)
+                    with trio.move_on_after(LINGER_TIMEOUT):
+                        await self._read()
                 await self._protocol.handle(Closed())
         finally:
             self._context.idle.discard(self._reading)
@@ -188,21 +190,29 @@ class Connection:
             await trio.lowlevel.checkpoint()
             return
         try:
-            self._write_lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._write_lock.acquire()
-        try:
-            for start in range(0, len(data), WRITE_SIZE):
-                part = data if len(data) <= WRITE_SIZE else memoryview(data)[start : start + WRITE_SIZE]
-                with trio.fail_after(self._limits.write_timeout):
-                    await self._stream.send_all(part)
+            await self._send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
             log.debug("gave up writing to a client: %r", exc)
             self._abort()
         except BaseException:
-            # Cancelled: part of the data may be out, so nothing can follow it.
+            # Cancelled: some of the data may be out or none, so nothing can follow it.
             self._abort()
             raise
+
+    async def _send_all(self, data: bytes) -> None:
+        try:
+            self._write_lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._write_lock.acquire()
+        try:
+            if len(data) <= WRITE_SIZE:
+                with trio.fail_after(self._limits.write_timeout):
+                    await self._stream.send_all(data)
+                return
+            view = memoryview(data)
+            for start in range(0, len(data), WRITE_SIZE):
+                with trio.fail_after(self._limits.write_timeout):
+                    await self._stream.send_all(view[start : start + WRITE_SIZE])
         finally:
             self._write_lock.release()
 

@@ -186,7 +186,6 @@ class GuardedProtocol(H11Protocol):
 
     async def refuse(self, status: int) -> None:
         """Answer *status* if no answer has begun, and close."""
-        self._held = None
         if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             await self._send_error_response(status)
         await self.send(Closed())

@@ -67,7 +67,8 @@ def parse_bind(text: str) -> tuple[str, int]:
         raise ConfigError(f"{text!r} is ambiguous: put an IPv6 address in brackets, for example [::1]:8080")
     if not host:
         raise ConfigError(
-            f"{text!r} names no host: write 127.0.0.1:{port} for this machine only or 0.0.0.0:{port} for every interface"
+            f"{text!r} names no host: write 127.0.0.1:{port} for this machine only "
+            f"or 0.0.0.0:{port} for every interface"
         )
     return host, int(port)
 

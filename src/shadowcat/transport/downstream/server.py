@@ -44,7 +44,10 @@ async def serve_asgi(
     async def handle(stream: trio.SocketStream) -> None:
         await Connection(app, stream, config, hypercorn, context).run()
 
-    async with trio.SocketListener(trio.socket.from_stdlib_socket(sock)) as listener, trio.open_nursery() as connections:
+    async with (
+        trio.SocketListener(trio.socket.from_stdlib_socket(sock)) as listener,
+        trio.open_nursery() as connections,
+    ):
         async with trio.open_nursery() as accepting:
             await accepting.start(partial(trio.serve_listeners, handle, [listener], handler_nursery=connections))
             url = url_of(sock)

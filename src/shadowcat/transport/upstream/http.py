@@ -94,11 +94,12 @@ class HttpUpstreamConfig:
         try:
             url = httpx.URL(value)
         except httpx.InvalidURL as exc:
-            raise ConfigError(f"Write the upstream's url as http://host/path: {exc}.") from exc
+            # Without its text, which may quote a piece of a password.
+            raise ConfigError("Write the upstream's url as http://host/path; what is set is not a URL.") from exc
         if url.scheme not in ("http", "https") or not url.host:
-            raise ConfigError(
-                "Write the upstream's url with its scheme and host: http://host/path or https://host/path."
-            )
+            raise ConfigError("Write the upstream's url with its scheme and host, as http://host/path.")
+        if url.port is not None and not 0 < url.port < 65536:
+            raise ConfigError("Write a port between 1 and 65535 in the upstream's url.")
         if url.userinfo:
             raise ConfigError(
                 "Remove user and password from the upstream's url and set an authorization header instead."

@@ -6,8 +6,7 @@ held in memory is one read (64 KiB) and one header section, whatever the peer
 sends.  Neither knows where connections come from or go to.
 
 Where llhttp would be lenient we are not: a transfer coding other than
-``chunked`` is an error, since the bytes could not be relayed without it, and so
-is ``101``, since nobody asked to switch protocols.
+``chunked`` is an error, since the bytes could not be relayed without it.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class ResponseParser:
         self.is_complete = False
         self.is_reusable = False
         """Whether the peer lets us send another request; known once complete."""
-        self._is_bodiless = method == "HEAD"
+        self._is_head_only = method == "HEAD"
         self._is_framed = True
         self._body: list[bytes] = []
         self._header_bytes = 0
@@ -122,7 +121,7 @@ class ResponseParser:
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status < 100 or status == 101:
+        if status < 100:
             raise self._refuse(f"unexpected status {status}")
         if status < 200:
             self.headers = []
@@ -136,13 +135,12 @@ class ResponseParser:
             self._is_framed = b"content-length" in names
         self.status = status
         self.has_head = True
-        self._is_bodiless = self._is_bodiless or status in (204, 304)
-        # For HEAD the parser waits for a body in vain: then on_message_complete never comes, and
-        # the connection is not reused.
-        self.is_complete = self._is_bodiless
+        # The parser knows of 204 and 304 but not of HEAD, and waits for a body in vain: then
+        # on_message_complete never comes, and the connection is not reused.
+        self.is_complete = self._is_head_only
 
     def on_body(self, data: bytes) -> None:
-        if not self._is_bodiless:
+        if not self._is_head_only:
             self._body.append(data)
 
     def on_message_complete(self) -> None:

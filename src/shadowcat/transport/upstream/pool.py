@@ -165,7 +165,7 @@ class Http1Transport(httpx.AsyncBaseTransport):
         try:
             # Sets TCP_NODELAY, as every SocketStream does.
             tcp = await trio.open_tcp_stream(host, port)
-        except (OSError, ValueError) as exc:  # a name that cannot be encoded is a ValueError
+        except (OSError, ValueError, OverflowError) as exc:  # ValueError: a name IDNA cannot encode
             raise httpx.ConnectError(str(exc)) from exc
         stream: trio.abc.Stream = tcp
         if scheme == "https":
@@ -227,12 +227,8 @@ class ResponseStream(httpx.AsyncByteStream):
             await trio.lowlevel.checkpoint_if_cancelled()
             data, self._rest = self._rest, b""
         else:
-            try:
-                with _limit(self._read_timeout, httpx.ReadTimeout("no data in time")):
-                    data = await link.http.read_body()
-            except httpx.ReadTimeout:
-                link.http.close()
-                raise
+            with _limit(self._read_timeout, httpx.ReadTimeout("no data in time")):
+                data = await link.http.read_body()
             if link.http.is_complete:
                 self._release(link)
         if not data:
