@@ -178,7 +178,7 @@ class TestSession:
         await trio.sleep(3700)
         assert await kit.store.count_sessions() == 1
 
-    @pytest.mark.parametrize(("version", "status"), [("2025-06-18", 200), ("1999-01-01", 400), ("junk", 400), ("", 200)])
+    @pytest.mark.parametrize(("version", "status"), [("2025-06-18", 200), ("1999-01-01", 400), ("x", 400), ("", 200)])
     async def test_version_header_must_be_a_legacy_revision(self, autojump_clock, kit, version, status):
         await open_session(kit)
         kit.client.protocol_version = version

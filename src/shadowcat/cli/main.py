@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     for added in (reverse.add_parser(commands),):
         added.add_argument("--log-level", choices=LEVELS, default="info", help="default: info")
         added.add_argument(
-            "--log-format", choices=FORMATS, default="auto", help="default: auto, human on a terminal and json elsewhere"
+            "--log-format", choices=FORMATS, default="auto", help="default: auto (human on a terminal, else json)"
         )
     return parser
 

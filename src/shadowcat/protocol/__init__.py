@@ -1,5 +1,14 @@
 """MCP as values: no trio, no clock, no logging, no I/O."""
 
+from .headers import LAST_EVENT_ID as LAST_EVENT_ID
+from .headers import SESSION_ID as SESSION_ID
+from .headers import Headers as Headers
+from .headers import MirroredParams as MirroredParams
+from .headers import check_mirrored_params as check_mirrored_params
+from .headers import client_headers as client_headers
+from .headers import collect_headers as collect_headers
+from .headers import mirrored_params as mirrored_params
+from .headers import upstream_headers as upstream_headers
 from .inbound import Initialize as Initialize
 from .inbound import LegacyMessage as LegacyMessage
 from .inbound import ModernMessage as ModernMessage
@@ -23,7 +32,14 @@ from .jsonrpc import read_value as read_value
 from .jsonrpc import replace_id as replace_id
 from .media import ResponseMode as ResponseMode
 from .media import media_type as media_type
-from .versions import ASSUMED_VERSION as ASSUMED_VERSION
+from .methods import SUBSCRIPTIONS_LISTEN as SUBSCRIPTIONS_LISTEN
+from .methods import TOOLS_CALL as TOOLS_CALL
+from .methods import TOOLS_LIST as TOOLS_LIST
+from .sse import HEARTBEAT as HEARTBEAT
+from .sse import SSEBoundary as SSEBoundary
+from .sse import SSEDecoder as SSEDecoder
+from .sse import SSEEvent as SSEEvent
+from .sse import encode_event as encode_event
 from .versions import BATCH_VERSION as BATCH_VERSION
 from .versions import LEGACY_VERSIONS as LEGACY_VERSIONS
 from .versions import MODERN_VERSIONS as MODERN_VERSIONS

@@ -153,7 +153,7 @@ class SSEBoundary:
         return not self._tail or self._tail.endswith(_BOUNDARIES)
 
 
-def encode(event: SSEEvent) -> bytes:
+def encode_event(event: SSEEvent) -> bytes:
     """Return *event* as one block, lines ended by LF.
 
     Line ends inside ``data`` become several data lines.  ``event`` and ``id``

@@ -12,9 +12,6 @@ LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"
 MODERN_VERSIONS: Final = ("2026-07-28",)
 """Revisions in which every request describes itself, oldest first."""
 
-ASSUMED_VERSION: Final = "2025-03-26"
-"""What a request without ``MCP-Protocol-Version`` speaks, by the specification."""
-
 BATCH_VERSION: Final = "2025-03-26"
 """The one revision that has JSON-RPC batches."""
 

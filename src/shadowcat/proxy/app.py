@@ -8,8 +8,7 @@ import attrs
 
 from ..auth import OriginPolicy
 from ..errors import ClientDisconnected, HeadersTooLarge, InvalidRequest, ProtocolError, ShadowcatError, UpstreamError
-from ..protocol import error_body
-from ..protocol.headers import collect_headers
+from ..protocol import collect_headers, error_body
 from ..transport import Exchange, Receive, Scope, Send
 from .answers import UNEXPECTED, answer_to
 from .drain import Drain, draining_error

@@ -22,7 +22,12 @@ from ..errors import (
 )
 from ..protocol import (
     BATCH_VERSION,
+    LAST_EVENT_ID,
     LEGACY_VERSIONS,
+    SESSION_ID,
+    SUBSCRIPTIONS_LISTEN,
+    TOOLS_CALL,
+    TOOLS_LIST,
     Batch,
     Initialize,
     LegacyMessage,
@@ -36,9 +41,8 @@ from ..protocol import (
     media_type,
     read_value,
     replace_id,
+    upstream_headers,
 )
-from ..protocol.headers import LAST_EVENT_ID, SESSION_ID, upstream_headers
-from ..protocol.methods import SUBSCRIPTIONS_LISTEN, TOOLS_CALL, TOOLS_LIST
 from ..session import Session, SessionManager, UpstreamSessionId, parse_session_id
 from ..transport import Exchange, Upstream, UpstreamRequest, UpstreamResponse
 from .drain import Drain, draining_error

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..protocol import Request, Response, read_value
-from ..protocol.headers import Headers, MirroredParams, check_mirrored_params, mirrored_params
+from ..protocol import Headers, MirroredParams, Request, Response, check_mirrored_params, mirrored_params, read_value
 
 _MAX_TOOLS = 10_000
 

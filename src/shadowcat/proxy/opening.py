@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 import attrs
 
 from ..errors import RemoteProtocolError
-from ..protocol import RawId, Response, ResponseMode, peek, read_value
-from ..protocol.sse import SSEDecoder
+from ..protocol import RawId, Response, ResponseMode, SSEDecoder, peek, read_value
 from ..transport import UpstreamResponse
 
 _MAX_HELD = 4 * 1024 * 1024

@@ -14,9 +14,20 @@ import attrs
 import trio
 
 from ..errors import ProtocolError, ShadowcatError, UpstreamDisconnected, UpstreamError
-from ..protocol import RawId, Response, ResponseMode, error_body, peek, read_value
-from ..protocol.headers import client_headers
-from ..protocol.sse import HEARTBEAT, SSEBoundary, SSEDecoder, SSEEvent, encode
+from ..protocol import (
+    HEARTBEAT,
+    RawId,
+    Response,
+    ResponseMode,
+    SSEBoundary,
+    SSEDecoder,
+    SSEEvent,
+    client_headers,
+    encode_event,
+    error_body,
+    peek,
+    read_value,
+)
 from ..transport import BodyStream, Exchange, UpstreamResponse
 from .answers import answer_to
 from .restore import IdRestorer
@@ -204,12 +215,12 @@ class AnswerRelay:
             await self._last_word(self._stream, error)
             return
         if self.farewell is not None:
-            await self._stream.write(encode(SSEEvent(data=self.farewell)))
+            await self._stream.write(encode_event(SSEEvent(data=self.farewell)))
         await self._stream.end()
 
     async def _last_word(self, stream: BodyStream, error: ShadowcatError) -> None:
         body = error_body(self.request_id, answer_to(error).code, str(error))
-        await stream.write(encode(SSEEvent(data=body, event=b"message")))
+        await stream.write(encode_event(SSEEvent(data=body, event=b"message")))
         await stream.end()
 
     def _restored(self, chunk: bytes) -> bytes:

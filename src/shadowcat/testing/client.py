@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from ..protocol.sse import SSEDecoder, SSEEvent
+from ..protocol import SSEDecoder, SSEEvent
 from ..transport import ASGIApp
 from .messages import request
 

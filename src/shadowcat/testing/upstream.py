@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from ..errors import ShadowcatError
-from ..protocol.sse import SSEEvent, encode
+from ..protocol import SSEEvent, encode_event
 from ..transport import Upstream, UpstreamRequest, UpstreamResponse
 from .messages import result
 
@@ -118,7 +118,7 @@ class EventSender:
     async def send(self, message: Any, id: str | None = None) -> None:
         """Send one JSON-RPC message as an event."""
         event = SSEEvent(json.dumps(message).encode(), b"message", None if id is None else id.encode())
-        await self.send_bytes(encode(event))
+        await self.send_bytes(encode_event(event))
 
     async def send_bytes(self, data: bytes) -> None:
         """Send *data* as it is.

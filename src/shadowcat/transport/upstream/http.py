@@ -164,7 +164,9 @@ class HttpUpstream(Upstream):
         response: httpx.Response | None = None
         try:
             # Not httpx's read timeout: that would also limit the silence of an event stream.
-            with trio.move_on_after(self._config.answer_timeout):
+            # Some servers begin the answer to a GET with its first event, however late that is.
+            limit = math.inf if request.method == "GET" else self._config.answer_timeout
+            with trio.move_on_after(limit):
                 response = await self._transport.handle_async_request(
                     httpx.Request(
                         request.method,
