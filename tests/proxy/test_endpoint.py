@@ -9,6 +9,8 @@ from shadowcat import EndpointConfig, HttpUpstreamConfig, ReverseProxyConfig, Se
 from shadowcat.errors import UpstreamDisconnected, UpstreamTimeout, UpstreamUnavailable
 from shadowcat.testing import modern_headers, modern_request, notification, open_proxy_kit, request, result
 
+from .conversation import open_session, start_post
+
 UPSTREAM = HttpUpstreamConfig(url="http://upstream.invalid/mcp")
 
 
@@ -17,35 +19,6 @@ async def kit(autojump_clock):
     with trio.fail_after(7200):
         async with open_proxy_kit() as kit:
             yield kit
-
-
-async def open_session(kit, version="2025-11-25"):
-    kit.nursery.start_soon(kit.upstream.answer_initialize, "upstream-1", version)
-    response = await kit.client.initialize(version)
-    assert response.status == 200
-    return response
-
-
-async def start_post(kit, message, client=None, headers=None):
-    """Send *message* and return the upstream's side and a function that waits for the client's."""
-    pending = Pending()
-    kit.nursery.start_soon(pending.run, (client or kit.client).post, message, headers)
-    return await kit.upstream.next_call(), pending
-
-
-class Pending:
-    """The result of a call under way; awaited as often as one likes."""
-
-    def __init__(self):
-        self._done = trio.Event()
-
-    async def run(self, fn, *args):
-        self._value = await fn(*args)
-        self._done.set()
-
-    async def __call__(self):
-        await self._done.wait()
-        return self._value
 
 
 class TestInitialize:

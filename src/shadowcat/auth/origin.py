@@ -9,6 +9,7 @@ sends no ``Origin``.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 
 import attrs
@@ -16,6 +17,7 @@ import attrs
 from ..errors import ForbiddenOrigin, MisdirectedHost
 
 _LOCAL_NAMES = frozenset({"localhost"})
+_AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:@/?#%\\\s]+))(?::[0-9]*)?")
 
 
 def _normal(value: str) -> str:
@@ -46,7 +48,7 @@ class OriginPolicy:
 
     def __init__(self, config: OriginConfig, bound_host: str = "127.0.0.1") -> None:
         self._origins = frozenset(config.allowed_origins)
-        self._hosts = frozenset([*config.allowed_hosts, *_bound_names(bound_host)])
+        self._hosts = frozenset([*map(_without_brackets, config.allowed_hosts), *_bound_names(bound_host)])
         self._known_hosts: set[bytes] = set()
 
     def check_host(self, host: bytes | None) -> None:
@@ -60,13 +62,15 @@ class OriginPolicy:
         if host is None:
             raise MisdirectedHost("the Host header is missing")
         text = _normal(host.decode("latin-1"))
-        name = _host_name(text)
-        if not ("*" in self._hosts or text in self._hosts or name in self._hosts or is_local_name(name)):
+        if not ("*" in self._hosts or text in self._hosts or self._is_known(_host_name(text))):
             raise MisdirectedHost(
                 "this Host is not allowed; reach the proxy by a loopback name, or start it with --allow-host NAME"
             )
         if len(self._known_hosts) < 64:
             self._known_hosts.add(host)
+
+    def _is_known(self, name: str | None) -> bool:
+        return name is not None and (name in self._hosts or is_local_name(name))
 
     def check_origin(self, origin: bytes | None) -> None:
         """Check an ``Origin`` header; a request without one does not come from a page.
@@ -80,9 +84,14 @@ class OriginPolicy:
         if "*" in self._origins or text in self._origins:
             return
         scheme, separator, rest = text.partition("://")
-        if separator and scheme in {"http", "https"} and is_local_name(_host_name(rest)):
+        name = _host_name(rest)
+        if separator and scheme in {"http", "https"} and name is not None and is_local_name(name):
             return
         raise ForbiddenOrigin("pages of this Origin are not allowed; start the proxy with --allow-origin ORIGIN")
+
+
+def _without_brackets(host: str) -> str:
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def _bound_names(host: str) -> Iterable[str]:
@@ -94,11 +103,10 @@ def _bound_names(host: str) -> Iterable[str]:
     return (_normal(host),)
 
 
-def _host_name(host: str) -> str:
-    """Return *host* without its port; an IPv6 address without its brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0] if host.count(":") <= 1 else host
+def _host_name(host: str) -> str | None:
+    """Return *host* without its port, an IPv6 address without its brackets; None if it is malformed."""
+    found = _AUTHORITY.fullmatch(host)
+    return (found[1] or found[2]) if found else None
 
 
 def is_local_name(name: str) -> bool:

@@ -6,7 +6,7 @@ import attrs
 
 from ..errors import HeaderMismatch, InvalidRequest
 from .headers import METHOD, PROTOCOL_VERSION, Headers, check_mirrored, declared_version
-from .jsonrpc import Batch, Message, Request
+from .jsonrpc import Batch, Message, Request, Response
 from .methods import INITIALIZE
 from .versions import LEGACY_VERSIONS, Era, era_of
 
@@ -77,6 +77,8 @@ def _classify_modern(headers: Headers, message: Message | Batch, declared: str |
         if declared is not None and PROTOCOL_VERSION not in headers:
             raise HeaderMismatch("the MCP-Protocol-Version header is missing; it must mirror the body", message.id)
         check_mirrored(headers, message, declared)
+    if isinstance(message, Response):
+        raise InvalidRequest("this protocol version has no responses of clients; send a request")
     return ModernMessage(message)
 
 

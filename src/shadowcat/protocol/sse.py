@@ -13,7 +13,7 @@ import re
 
 import attrs
 
-_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
 _BOUNDARIES = (b"\n\n", b"\r\r", b"\n\r", b"\n\r\n", b"\r\r\n")
@@ -70,14 +70,14 @@ class SSEDecoder:
             self._trim()
             return []
         events: list[SSEEvent] = []
-        end = 0
-        for line in _LINE.finditer(self._buffer):
-            end = line.end()
-            if found := self._take_line(line.group()):
+        start = 0
+        for end in _LINE_END.finditer(self._buffer):
+            if found := self._take_line(bytes(self._buffer[start : end.start()])):
                 events.append(found)
-        if end and self._buffer[end - 1 : end] == b"\r" and end == len(self._buffer):
+            start = end.end()
+        if start == len(self._buffer) and self._buffer.endswith(b"\r"):
             self._skip_lf = True
-        del self._buffer[:end]
+        del self._buffer[:start]
         self._trim()
         return events
 
@@ -89,18 +89,26 @@ class SSEDecoder:
         self._started = True
         return True
 
+    @property
+    def _room(self) -> int:
+        """How many bytes of a line are looked at: what is left for data, and a field name."""
+        return max(self._max_event - self._size, 0) + 64
+
     def _trim(self) -> None:
-        """Drop what is beyond the limit of a line that has not ended."""
-        room = max(self._max_event - self._size, 64)
-        if len(self._buffer) > room:
-            del self._buffer[room:]
-            self._truncated = True
+        """Drop what is beyond the limit of a line that has not ended.
+
+        One byte more than there is room for stays, so that the line is known to
+        be too long when it ends, however it was cut.
+        """
+        del self._buffer[self._room + 1 :]
 
     def _take_line(self, line: bytes) -> SSEEvent | None:
-        line = line.rstrip(b"\r\n")
         if not line:
             return self._dispatch()
         name, _, value = line.partition(b":")
+        if len(line) > self._room and name != b"data":
+            self._truncated |= name in (b"event", b"id", b"retry")
+            return None
         if value[:1] == b" ":
             value = value[1:]
         self._take_field(name, value)

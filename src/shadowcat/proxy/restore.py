@@ -31,10 +31,10 @@ class IdRestorer:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what may be passed on now; keeps back a beginning of the minted id."""
-        data = (self._held + chunk).replace(self._minted, self._original)
-        keep = self._partial(data)
-        self._held = data[len(data) - keep :]
-        return data[: len(data) - keep]
+        *before, rest = (self._held + chunk).split(self._minted)
+        keep = self._partial(rest)
+        self._held = rest[len(rest) - keep :]
+        return self._original.join([*before, rest[: len(rest) - keep]])
 
     def flush(self) -> bytes:
         """Return what was kept back, at the end of the stream."""

@@ -103,13 +103,13 @@ async def serve_reverse_proxy(
         ConfigError: The address cannot be bound.
     """
     stop = trio.Event() if shutdown is None else shutdown
+    sock = open_listening_socket(config.listener)
     async with (
         open_reverse_proxy_app(config, store=store, upstream=upstream) as app,
         trio.open_nursery() as nursery,
     ):
 
         async def serve(*, task_status: trio.TaskStatus[list[str]]) -> None:
-            sock = open_listening_socket(config.listener)
             await serve_asgi(
                 app,
                 sock,
@@ -172,9 +172,7 @@ class ReverseProxyServerBuilder:
     """
 
     def __init__(self, bind: str, upstream: str) -> None:
-        self._config = ReverseProxyConfig(
-            listener=ListenerConfig(bind=bind), upstream=HttpUpstreamConfig(url=upstream)
-        )
+        self._config = ReverseProxyConfig(listener=ListenerConfig(bind=bind), upstream=HttpUpstreamConfig(url=upstream))
         self._store: SessionStore | None = None
         self._upstream: Upstream | None = None
 

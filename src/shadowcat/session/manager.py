@@ -174,6 +174,10 @@ class SessionManager:
             except SessionNotFound:
                 self._forget(session_id)
                 continue
+            # Ending the ones before took time, in which this one may have been used.
+            seen = self._activities.get(session_id)
+            if seen is None or seen.in_use or seen.last_used > limit:
+                continue
             await self.end(session_id)
             if self.on_expired is not None:
                 await self.on_expired(session)

@@ -131,7 +131,7 @@ class ProxyClient:
             fields["mcp-session-id"] = self.session_id
         if self.protocol_version is not None:
             fields["mcp-protocol-version"] = self.protocol_version
-        fields.update(headers or {})
+        fields.update({name.lower(): value for name, value in (headers or {}).items()})
         exchange = _Exchange(method, path, {k: v for k, v in fields.items() if v}, body)
         self._nursery.start_soon(exchange.run, self._app)
         return await exchange.wait_head()

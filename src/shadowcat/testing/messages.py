@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from typing import Any
 
 
@@ -40,5 +42,11 @@ def modern_headers(message: dict[str, Any]) -> dict[str, str]:
     params = message["params"]
     headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": message["method"]}
     if message["method"] in {"tools/call", "prompts/get", "resources/read"}:
-        headers["mcp-name"] = params.get("name") or params["uri"]
+        headers["mcp-name"] = _encode(params["uri"] if message["method"] == "resources/read" else params["name"])
     return headers
+
+
+def _encode(value: str) -> str:
+    if re.fullmatch(r"[!-~]([ -~]*[!-~])?", value) and not re.fullmatch(r"=\?base64\?.*\?=", value):
+        return value
+    return f"=?base64?{base64.b64encode(value.encode()).decode()}?="

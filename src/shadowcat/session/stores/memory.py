@@ -16,30 +16,30 @@ class InMemoryStore(SessionStore):
     def __init__(self) -> None:
         self._sessions: dict[SessionId, Session] = {}
 
-    async def create_session(self, session: Session) -> None:  # noqa: ASYNC910
+    async def create_session(self, session: Session) -> None:
         if session.id in self._sessions:
             raise SessionExists("a session with this id exists already")
         self._sessions[session.id] = session
 
-    async def get_session(self, session_id: SessionId) -> Session:  # noqa: ASYNC910
+    async def get_session(self, session_id: SessionId) -> Session:
         try:
             return self._sessions[session_id]
         except KeyError:
             raise _not_found() from None
 
-    async def update_session(self, session: Session) -> None:  # noqa: ASYNC910
+    async def update_session(self, session: Session) -> None:
         if session.id not in self._sessions:
             raise _not_found()
         self._sessions[session.id] = session
 
-    async def delete_session(self, session_id: SessionId) -> None:  # noqa: ASYNC910
+    async def delete_session(self, session_id: SessionId) -> None:
         if self._sessions.pop(session_id, None) is None:
             raise _not_found()
 
-    async def list_sessions(self) -> list[Session]:  # noqa: ASYNC910
+    async def list_sessions(self) -> list[Session]:
         return list(self._sessions.values())
 
-    async def count_sessions(self) -> int:  # noqa: ASYNC910
+    async def count_sessions(self) -> int:
         return len(self._sessions)
 
 

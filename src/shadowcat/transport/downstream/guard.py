@@ -194,8 +194,8 @@ class Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
             log.debug("gave up writing to a client: %r", exc)
             self._abort()
-        except BaseException:
-            # Cancelled: some of the data may be out or none, so nothing can follow it.
+        except trio.Cancelled:
+            # Some of the data may be out or none, so nothing can follow it.
             self._abort()
             raise
 

@@ -116,9 +116,6 @@ def open_listening_socket(config: ListenerConfig) -> socket.socket:
     except OSError as exc:
         sock.close()
         raise ConfigError(_explain(exc, config.bind)) from exc
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 

@@ -1,0 +1,160 @@
+"""Measure the processor time that the proxy, its parts and nginx spend on one operation.
+
+Prints a Markdown table.  Time on the clock depends on the machine and on what else
+it does; processor time much less, and its ratio to another program's in the same
+run least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import programs
+from messages import LEGACY_HEADERS, Call, initialize, legacy_call, modern_call
+from programs import Count, python, read_line, running
+
+CONNECTIONS = (1, 16)
+STREAMS = (1, 50)
+REPEATS = 3
+
+BARE = "hypercorn, echo"
+NGINX = "nginx, to the upstream"
+LEGACY = "Shadowcat, call in a session"
+
+
+class Item(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    concurrency: int
+    measure: Callable[[float], Count]
+    """Measure for that many seconds."""
+
+
+class Result(NamedTuple):
+    """The medians of one row."""
+
+    cpu_us: float
+    per_second: float
+
+
+def open_session(url: str) -> str:
+    """Return the id of a new session."""
+    request = urllib.request.Request(url, initialize().encode(), LEGACY_HEADERS)
+    with urllib.request.urlopen(request) as response:
+        return str(response.headers["mcp-session-id"])
+
+
+def start_items(stack: ExitStack) -> tuple[list[Item], list[Item]]:
+    """Start everything, and return what is to be measured: calls, and events."""
+
+    def start(command: list[str]) -> tuple[int, str]:
+        process = stack.enter_context(running(command))
+        return process.pid, read_line(process).rpartition(" ")[2]
+
+    upstream = stack.enter_context(running(python("upstream")))
+    port = int(read_line(upstream).strip("}").rpartition(" ")[2])
+    upstream_url = f"http://127.0.0.1:{port}/mcp"
+    proxy_command = [sys.executable, "-m", "shadowcat", "reverse", "--bind", "127.0.0.1:0", "--upstream", upstream_url]
+    proxy = start(proxy_command)
+    with_httpx = start(python("servers", "httpx", upstream_url))
+    session_id = open_session(proxy[1])
+    legacy = legacy_call(session_id)
+    targets: list[tuple[str, tuple[int, str], Call]] = [
+        (BARE, start(python("servers", "bare")), legacy),
+        ("the proxy's listener, echo", start(python("servers", "listener")), legacy),
+        (LEGACY, proxy, legacy),
+        ("Shadowcat, modern call", proxy, modern_call()),
+        ("with httpx's transport, call in a session", with_httpx, legacy_call(open_session(with_httpx[1]))),
+        ("with httpx's transport, modern call", with_httpx, modern_call()),
+    ]
+    relays = [("Shadowcat", proxy)]
+    if programs.find_nginx():
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        os.chmod(folder, 0o755)
+        nginx = stack.enter_context(programs.running_nginx(port, folder))
+        targets.insert(2, (NGINX, nginx, legacy))
+        relays.insert(0, ("nginx", nginx))
+    calls = [
+        Item(name, count, partial(programs.call, pid, url, message, count))
+        for name, (pid, url), message in targets
+        for count in CONNECTIONS
+    ]
+    events = [
+        Item(name, count, partial(programs.relay_events, upstream, pid, url, session_id, count))
+        for name, (pid, url) in relays
+        for count in STREAMS
+    ]
+    return calls, events
+
+
+def measure(items: list[Item], seconds: float) -> dict[tuple[str, int], Result]:
+    """Measure each item once unrecorded and then `REPEATS` times, by turns; return medians."""
+    counts: dict[tuple[str, int], list[Count]] = {}
+    for turn in range(REPEATS + 1):
+        for item in items:
+            count = item.measure(seconds if turn else 0.1)
+            if turn:
+                counts.setdefault((item.name, item.concurrency), []).append(count)
+    return {
+        key: Result(
+            statistics.median(count.cpu * 1e6 / count.operations for count in found),
+            statistics.median(count.operations / count.seconds for count in found),
+        )
+        for key, found in counts.items()
+    }
+
+
+def print_table(results: dict[tuple[str, int], Result], calls: list[Item], events: list[Item]) -> None:
+    """Print rows, with each as a multiple of the bare echo."""
+    print("| Call | connections | CPU µs per call | × bare echo | calls/s |")
+    print("|---|--:|--:|--:|--:|")
+    for item in calls:
+        _print_row(item, results, results[BARE, item.concurrency])
+    print()
+    print("| Relay of an event | streams | CPU µs per event | × bare echo | events/s |")
+    print("|---|--:|--:|--:|--:|")
+    for item in events:
+        _print_row(item, results, results[BARE, CONNECTIONS[0] if item.concurrency == 1 else CONNECTIONS[-1]])
+
+
+def _print_row(item: Item, results: dict[tuple[str, int], Result], bare: Result) -> None:
+    found = results[item.name, item.concurrency]
+    ratio = found.cpu_us / bare.cpu_us
+    print(f"| {item.name} | {item.concurrency} | {found.cpu_us:.0f} | {ratio:.2f} | {found.per_second:,.0f} |")
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="half a minute instead of two; the last digit wavers")
+    args = parser.parse_args()
+    if not Path("/proc/self/stat").exists():
+        sys.exit("scripts/bench: processor time is read from /proc, as Linux has it")
+    try:
+        with ExitStack() as stack:
+            calls, events = start_items(stack)
+            results = measure(list(chain(calls, events)), 0.25 if args.quick else 1.6)
+    except programs.Failed as error:
+        sys.exit(f"scripts/bench: {error}")
+    print(f"{os.cpu_count()} CPUs, Python {platform.python_version()}; medians of {REPEATS}\n")
+    print_table(results, calls, events)
+    if not programs.find_nginx():
+        print("\nnginx is not installed: its rows are left out")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

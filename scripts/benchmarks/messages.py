@@ -1,0 +1,67 @@
+"""The messages that are sent, as text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+ID_MARK = "@id@"
+
+LEGACY_HEADERS = {
+    "Content-Type": "application/json",
+    "Accept": "application/json, text/event-stream",
+    "MCP-Protocol-Version": "2025-11-25",
+}
+_MODERN_HEADERS = {
+    **LEGACY_HEADERS,
+    "MCP-Protocol-Version": "2026-07-28",
+    "Mcp-Method": "tools/call",
+    "Mcp-Name": "search",
+}
+_ARGUMENTS = {"query": "what a reverse proxy costs for one call, in microseconds of processor time", "limit": 20}
+_META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+class Call(NamedTuple):
+    """A POST to send over and over, each time with another id."""
+
+    headers: dict[str, str]
+    head: str
+    """The body up to the id."""
+    tail: str
+
+
+def legacy_call(session_id: str) -> Call:
+    """Return a call of some 300 bytes in a session."""
+    params = {"name": "search", "arguments": {**_ARGUMENTS, "filter": "x" * 70}}
+    return _call({**LEGACY_HEADERS, "Mcp-Session-Id": session_id}, params)
+
+
+def modern_call() -> Call:
+    """Return a call that describes itself."""
+    return _call(_MODERN_HEADERS, {"name": "search", "arguments": _ARGUMENTS, "_meta": _META})
+
+
+def events_call(session_id: str, stream: int) -> tuple[dict[str, str], str]:
+    """Return headers and body of a call that is answered with events, in a session."""
+    params = {"name": "events", "arguments": {"stream": stream}}
+    call = _call({**LEGACY_HEADERS, "Mcp-Session-Id": session_id}, params)
+    return call.headers, f"{call.head}{1000 + stream}{call.tail}"
+
+
+def initialize() -> str:
+    """Return the body that opens a session."""
+    info = {"name": "bench", "version": "1"}
+    params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info}
+    return json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
+
+
+def _call(headers: dict[str, str], params: dict[str, Any]) -> Call:
+    # Without an exponent or a quote around it, the mark is replaced by a bare number.
+    body = json.dumps({"jsonrpc": "2.0", "id": ID_MARK, "method": "tools/call", "params": params})
+    head, _, tail = body.partition(f'"{ID_MARK}"')
+    return Call(headers, head, tail)
