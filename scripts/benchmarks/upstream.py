@@ -94,7 +94,8 @@ class Server:
 
     async def _send_events(self, stream: trio.SocketStream, body: bytes) -> None:
         found, wanted = _ID.search(body), _STREAM.search(body)
-        assert found and wanted
+        assert found
+        assert wanted
         flow = self.flows[int(wanted[1])]
         await stream.send_all(_EVENTS)
         sent = 0
@@ -111,7 +112,8 @@ class Server:
         """Open streams through *url* and count what arrives for *seconds*."""
         self.flows = [Flow() for _ in range(streams)]
         parts = urlsplit(url)
-        assert parts.hostname and parts.port
+        assert parts.hostname
+        assert parts.port
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             readers = []
             for number, flow in enumerate(self.flows):

@@ -41,6 +41,12 @@ class Child:
         self._listener.start()
 
     @property
+    def resident(self) -> int:
+        """Bytes of memory the process holds now."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
+        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
+
+    @property
     def output(self) -> str:
         return "\n".join(self.lines)
 

@@ -79,7 +79,9 @@ class ReverseProxyApp:
 
     def _check_size(self, exchange: Exchange) -> None:
         fields = exchange.raw_headers
-        size = sum(len(name) + len(value) for name, value in fields)
+        size = 0
+        for name, value in fields:
+            size += len(name) + len(value)
         if size > self._config.max_header_size or len(fields) > self._config.max_header_count:
             raise HeadersTooLarge(
                 f"the headers are larger than {self._config.max_header_size} bytes "

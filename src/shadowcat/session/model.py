@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any, NewType
@@ -10,6 +11,8 @@ from typing import Any, NewType
 import attrs
 
 from ..protocol import ResponseMode
+
+_VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]{1,256}")
 
 SessionId = NewType("SessionId", str)
 """Our id for a session: the one the client sees."""
@@ -34,9 +37,7 @@ def new_session_id() -> SessionId:
 
 def parse_session_id(value: bytes) -> SessionId | None:
     """Return the id in a client's header, or None if no session can have it."""
-    if not 0 < len(value) <= 256 or not all(0x21 <= byte <= 0x7E for byte in value):
-        return None
-    return SessionId(value.decode("ascii"))
+    return SessionId(value.decode("ascii")) if _VISIBLE_ASCII.fullmatch(value) else None
 
 
 @attrs.frozen(kw_only=True)
