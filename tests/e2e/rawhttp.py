@@ -23,7 +23,7 @@ class RawMessage:
 class RawConnection:
     """A stream on which messages are read and written."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
         self._buffer = b""
 

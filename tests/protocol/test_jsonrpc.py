@@ -106,7 +106,17 @@ class TestDecode:
 
     @pytest.mark.parametrize(
         "body",
-        [b"", b" ", b"{", b"{}x", b'{"a":}', b"\xff", b'{"a":"\xc3"}', '{"a":1}'.encode("utf-16"), b'{"a":"\n"}'],
+        [
+            b"",
+            b" ",
+            b"{",
+            b'{"jsonrpc":"2.0","method":"x"}x',
+            b'{"a":}',
+            b"\xff",
+            b'{"a":"\xc3"}',
+            '{"a":1}'.encode("utf-16"),
+            b'{"a":"\n"}',
+        ],
     )
     def test_anything_but_json_in_utf8_is_a_parse_error(self, body):
         """JSON-RPC 2.0, 5.1: -32700, invalid JSON; MCP: messages MUST be UTF-8 encoded."""
@@ -140,7 +150,8 @@ class TestDecode:
 class TestBatch:
     def test_entries_keep_their_order_and_kind(self):
         """JSON-RPC 2.0, 6: an Array filled with Request objects."""
-        body = b' [{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","method":"b"},{"jsonrpc":"2.0","id":"s","result":{}}]'
+        entries = [b'"id":1,"method":"a"', b'"method":"b"', b'"id":"s","result":{}']
+        body = b" [" + b",".join(b'{"jsonrpc":"2.0",' + entry + b"}" for entry in entries) + b"]"
         assert Batch((Request(b"1", "a", b""), Notification("b", b""), Response(b'"s"', b"{}", b""))) == decode(body)
 
     @pytest.mark.parametrize("body", [b"[]", b"[1]", b"[[]]", b'[{"jsonrpc":"2.0","id":1,"method":"a"},{}]'])

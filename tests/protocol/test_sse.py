@@ -6,13 +6,18 @@ from hypothesis import strategies as st
 
 from shadowcat.protocol import HEARTBEAT, SSEBoundary, SSEDecoder, SSEEvent, encode_event
 
+
+def events_of(*data):
+    return [SSEEvent(text) for text in data]
+
+
 CASES = [
     pytest.param(b"data: a\n\n", [SSEEvent(b"a")], id="lf"),
     pytest.param(b"data: a\r\n\r\n", [SSEEvent(b"a")], id="crlf"),
     pytest.param(b"data: a\r\r", [SSEEvent(b"a")], id="cr"),
-    pytest.param(b"data: a\r\n\ndata: b\n\r\n\rdata: c\r\r\n", [SSEEvent(b"a"), SSEEvent(b"b"), SSEEvent(b"c")], id="mixed"),
+    pytest.param(b"data: a\r\n\ndata: b\n\r\n\rdata: c\r\r\n", events_of(b"a", b"b", b"c"), id="mixed"),
     pytest.param(b"data: a\ndata: b\ndata:\n\n", [SSEEvent(b"a\nb\n")], id="several-data-lines"),
-    pytest.param(b"data:a\n\ndata:  a\n\ndata\n\n", [SSEEvent(b"a"), SSEEvent(b" a"), SSEEvent(b"")], id="one-space-goes"),
+    pytest.param(b"data:a\n\ndata:  a\n\ndata\n\n", events_of(b"a", b" a", b""), id="one-space-goes"),
     pytest.param(b"data: a: b\n\n", [SSEEvent(b"a: b")], id="colon-in-value"),
     pytest.param(b"\xef\xbb\xbfdata: a\n\n", [SSEEvent(b"a")], id="bom"),
     pytest.param(b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\ndata: b\n\n", [SSEEvent(b"b")], id="only-one-bom"),
@@ -21,7 +26,7 @@ CASES = [
     pytest.param(b": note\n\n:\n\n:data: x\n\n", [], id="comments"),
     pytest.param(b": note\ndata: a\n: more\n\n", [SSEEvent(b"a")], id="comments-within"),
     pytest.param(b"event: e\nid: 7\nretry: 10\ndata: a\n\n", [SSEEvent(b"a", b"e", b"7", 10)], id="all-fields"),
-    pytest.param(b"id: 7\ndata: a\n\ndata: b\n\n", [SSEEvent(b"a", id=b"7"), SSEEvent(b"b")], id="id-is-not-carried-over"),
+    pytest.param(b"id: 7\ndata: a\n\ndata: b\n\n", [SSEEvent(b"a", id=b"7"), SSEEvent(b"b")], id="id-stays"),
     pytest.param(b"id: a\0b\ndata: x\n\n", [SSEEvent(b"x")], id="id-with-nul"),
     pytest.param(b"id: 1\nid: \0\ndata: x\n\n", [SSEEvent(b"x", id=b"1")], id="id-with-nul-changes-nothing"),
     pytest.param(b"id: a\0b\n\n", [], id="only-id-with-nul"),
@@ -34,7 +39,7 @@ CASES = [
     pytest.param(b"Data: a\nwhat: b\n data: c\n\n", [], id="unknown-fields"),
     pytest.param(b"data: a\n", [], id="unfinished-event"),
     pytest.param(b"\n\r\n\r\r\n", [], id="blank-lines"),
-]  # fmt: skip
+]
 
 stream_bytes = st.lists(
     st.sampled_from(

@@ -96,7 +96,11 @@ async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
     config = build_config(args)
     host, _ = parse_bind(args.bind)
     if not is_loopback(host):
-        log.warning("listening on %s: anyone who can reach it can use the upstream", host)
+        log.warning(
+            "listening on %s: anyone who can reach it can use the upstream; "
+            "clients that use another host name than loopback need --allow-host",
+            host,
+        )
 
     async with trio.open_nursery() as nursery:
         for url in await nursery.start(partial(serve_reverse_proxy, config, shutdown=shutdown)):

@@ -15,7 +15,7 @@ MODERN_VERSIONS: Final = ("2026-07-28",)
 BATCH_VERSION: Final = "2025-03-26"
 """The one revision that has JSON-RPC batches."""
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Era(enum.Enum):

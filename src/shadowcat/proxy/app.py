@@ -55,6 +55,7 @@ class ReverseProxyApp:
         exchange = Exchange(scope, receive, send)
         try:
             await self._serve(exchange)
+            log.debug("%s %s answered %d", exchange.method, exchange.path, exchange.status)
         except ClientDisconnected as error:
             log.debug("%s", error)
         except Exception as error:  # noqa: BLE001 - the boundary: nothing may reach the server
@@ -116,7 +117,7 @@ async def _refuse(exchange: Exchange, error: Exception) -> None:
         log.warning("%s %s: %s", exchange.method, exchange.path, error)
     else:
         log.debug("%s %s answered %d: %s", exchange.method, exchange.path, answer.status, error)
-    if exchange.is_answered:
+    if exchange.status:
         return
     request_id = exchange.request_id
     if request_id is None and isinstance(error, ProtocolError):

@@ -206,7 +206,7 @@ class AnswerRelay:
         Raises *error* if nothing has been sent yet, so that it becomes the answer.
         """
         if self._stream is None:
-            if not self.exchange.is_answered:
+            if not self.exchange.status:
                 raise error
             return
         if not self._boundary.is_between_events:

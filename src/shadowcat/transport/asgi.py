@@ -33,8 +33,8 @@ class Exchange:
         """Sent with the answer, whatever it is."""
         self.request_id: bytes | None = None
         """The JSON-RPC id to answer to, once it is known."""
-        self.is_answered = False
-        """Whether the head of the answer has been sent."""
+        self.status = 0
+        """That of the answer, once its head has been sent; 0 before."""
         self._receive = receive
         self._send = send
 
@@ -95,7 +95,7 @@ class Exchange:
         return BodyStream(self._send)
 
     async def _start(self, status: int, headers: RawHeaders) -> None:
-        self.is_answered = True
+        self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.extra_headers]})
 
 
