@@ -13,6 +13,10 @@
     - PayloadTooLarge, HeadersTooLarge, RequestTimeout, ClientDisconnected
   + SessionError
     - SessionRequired, SessionNotFound, SessionExists, SessionLimitReached
+    - SessionConflict         somebody else updated the session first
+  + StoreError
+    - StoreUnavailable        the store cannot be reached; retrying may help
+    - StoreCorrupt            it holds something we cannot read; retrying does not
   + Draining                  the proxy is shutting down
   + UpstreamError
     - UpstreamUnavailable     no connection: the upstream never saw the request
@@ -125,6 +129,22 @@ class SessionExists(SessionError):
 
 class SessionLimitReached(SessionError):
     """As many sessions are open as the limit allows."""
+
+
+class SessionConflict(SessionError):
+    """The session was updated by somebody else since it was read."""
+
+
+class StoreError(ShadowcatError):
+    """The session store failed."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached or did not answer in time; retrying may help."""
+
+
+class StoreCorrupt(StoreError):
+    """The store holds something that cannot be read; it was left untouched."""
 
 
 class Draining(ShadowcatError):

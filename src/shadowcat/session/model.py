@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
 import secrets
 from collections.abc import Mapping
@@ -28,6 +29,15 @@ class TransportType(enum.Enum):
     HTTP_SSE = "http_sse"
     WEBSOCKET = "websocket"
     STDIO = "stdio"
+
+
+class SessionState(enum.Enum):
+    """How far a session has come."""
+
+    INITIALIZING = "initializing"
+    """``initialize`` has been answered, ``notifications/initialized`` not been seen."""
+
+    ACTIVE = "active"
 
 
 def new_session_id() -> SessionId:
@@ -64,5 +74,27 @@ class Session:
     initialize_result: Mapping[str, Any] = attrs.field(factory=dict)
     """What the upstream answered."""
 
+    state: SessionState = SessionState.INITIALIZING
+    upstream_name: str = "default"
+    """Which of several upstreams serves it."""
+
+    principal: str | None = None
+    """Whom the client spoke for when it opened the session; None if nobody asked."""
+
     created_at: float = 0.0
     """Seconds since the Unix epoch."""
+
+    last_activity: float = 0.0
+    """Seconds since the Unix epoch.  Not under `revision`: see `SessionStore.touch_sessions`."""
+
+    expires_at: float = math.inf
+    """Seconds since the Unix epoch, after which anybody may end it.  Not under `revision`."""
+
+    metadata: Mapping[str, str] = attrs.field(factory=dict)
+    """Whatever else is to be remembered; keys of ours begin with ``shadowcat.``."""
+
+    revision: int = 0
+    """Counts updates.  The store compares it, so that none is lost."""
+
+    unknown: Mapping[str, Any] = attrs.field(factory=dict)
+    """Fields that a newer version wrote, kept as they are."""

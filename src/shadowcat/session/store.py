@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import attrs
+
+from ..envelope import MessageEnvelope
+from ..errors import SessionConflict, SessionNotFound
 from .model import Session, SessionId
+
+_MAX_CONFLICTS = 1000
+"""Rounds that `SessionStore.modify` loses to others before it gives up."""
+
+
+@attrs.frozen
+class Activity:
+    """When a session was last used, and until when it lives."""
+
+    session_id: SessionId
+    last_activity: float
+    expires_at: float
 
 
 class SessionStore(ABC):
-    """Where sessions live between two requests.
+    """Where sessions live between two requests, and between two processes.
 
-    A store may be shared by several proxies.  Each method is atomic: it happened
-    in full or not at all, also when it is cancelled, and another caller never
-    sees half of it.  A method may be a checkpoint or not; a caller that loops
-    over many calls adds its own.
+    A store may be shared by several proxies.  Every method is atomic unless it
+    says otherwise: it happened in full or not at all, also when cancelled, and
+    nobody sees half of it.  Whoever reads after a write has returned, in whatever
+    process, sees it.  A cancelled write may have happened; all writes but
+    `create_session` and `add_frame` can simply be made again.  A method may be a
+    checkpoint or not; a caller that loops over many calls adds its own.
+
+    Every method may raise:
+
+    * `StoreUnavailable`: the backend cannot be reached or does not answer in
+      time.  Reads can be repeated; a write may have happened.
+    * `StoreCorrupt`: the backend holds something that cannot be read.
     """
 
     @abstractmethod
     async def create_session(self, session: Session) -> None:
-        """Keep a new *session*.
+        """Keep a new *session*, as it is.  Atomic.
 
         If cancelled, it may have been created: delete it to be sure.
 
@@ -29,23 +53,27 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def get_session(self, session_id: SessionId) -> Session:
-        """Return the session called *session_id*.
+        """Return the session called *session_id*, expired or not.  Atomic.
 
         Raises:
             SessionNotFound: There is none.
         """
 
     @abstractmethod
-    async def update_session(self, session: Session) -> None:
-        """Replace the session that has the id of *session*, as a whole.
+    async def update_session(self, session: Session) -> Session:
+        """Replace the session as a whole, if nobody else has since it was read.  Atomic.
+
+        Returns what is stored now: *session* with the next revision.  Its
+        ``last_activity`` and ``expires_at`` stay what `touch_sessions` made them.
 
         Raises:
             SessionNotFound: There is none; none is created.
+            SessionConflict: The stored revision is not that of *session*.
         """
 
     @abstractmethod
     async def delete_session(self, session_id: SessionId) -> None:
-        """Forget a session and all that belongs to it.
+        """Forget a session, its frames and its event ids.  Atomic.
 
         Raises:
             SessionNotFound: There is none.
@@ -53,8 +81,126 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def list_sessions(self) -> Sequence[Session]:
-        """Return every session, in no particular order."""
+        """Return every session, in no particular order.
+
+        Not atomic: sessions made or ended meanwhile may be there or not.
+        """
 
     @abstractmethod
     async def count_sessions(self) -> int:
-        """Return how many sessions there are, without loading them."""
+        """Return how many sessions there are, without loading them.  Atomic."""
+
+    @abstractmethod
+    async def touch_sessions(self, activities: Sequence[Activity]) -> None:
+        """Note that sessions were used.  Atomic for each of them.
+
+        Times only move forward, in whatever order calls arrive; revisions do not
+        change.  Sessions that are gone are passed over.
+        """
+
+    @abstractmethod
+    async def expire_sessions(self, now: float, limit: int = 100) -> Sequence[Session]:
+        """Delete up to *limit* sessions whose ``expires_at`` is *now* or before, and return them.
+
+        Atomic for each: of several proxies that try at once, one gets it.
+        """
+
+    @abstractmethod
+    async def add_frame(self, frame: MessageEnvelope) -> None:
+        """Append a message to its session's frames.  Atomic; cancelled, it may be there.
+
+        A store keeps at least the newest thousand of a session and may drop older.
+
+        Raises:
+            SessionNotFound: There is no such session.
+        """
+
+    @abstractmethod
+    async def get_frames(self, session_id: SessionId) -> Sequence[MessageEnvelope]:
+        """Return the frames of a session in the order they were added; none if it is gone.  Atomic."""
+
+    @abstractmethod
+    async def delete_frames(self, session_id: SessionId) -> None:
+        """Drop the frames of a session; the session stays.  Atomic."""
+
+    @abstractmethod
+    async def count_frames(self, session_id: SessionId) -> int:
+        """Return how many frames a session has, without loading them.  Atomic."""
+
+    @abstractmethod
+    async def store_last_event_id(self, session_id: SessionId, event_id: str) -> None:
+        """Remember the newest event id of a session.  Atomic.
+
+        Raises:
+            SessionNotFound: There is no such session.
+        """
+
+    @abstractmethod
+    async def get_last_event_id(self, session_id: SessionId) -> str | None:
+        """Return what `store_last_event_id` stored last; None if nothing.  Atomic.
+
+        Raises:
+            SessionNotFound: There is no such session.
+        """
+
+    async def get_sessions_batch(self, session_ids: Sequence[SessionId]) -> Sequence[Session]:
+        """Return those of the sessions that exist, in the order asked for.
+
+        One by one unless the store does better, so not atomic as a whole.
+        """
+        found = []
+        for session_id in session_ids:
+            try:
+                found.append(await self.get_session(session_id))
+            except SessionNotFound:
+                continue
+        return found
+
+    async def update_sessions_batch(self, sessions: Sequence[Session]) -> Sequence[SessionId]:
+        """Update each session as `update_session` does; return the ids that were not.
+
+        Those are gone, or were updated by somebody else.  Atomic for each only.
+        """
+        refused = []
+        for session in sessions:
+            try:
+                await self.update_session(session)
+            except (SessionNotFound, SessionConflict):
+                refused.append(session.id)
+        return refused
+
+    async def store_event_ids_batch(self, event_ids: Sequence[tuple[SessionId, str]]) -> Sequence[SessionId]:
+        """Store the newest event id of each session; return the ids of sessions that are gone.
+
+        Atomic for each only.
+        """
+        gone = []
+        for session_id, event_id in event_ids:
+            try:
+                await self.store_last_event_id(session_id, event_id)
+            except SessionNotFound:
+                gone.append(session_id)
+        return gone
+
+    async def modify(self, session_id: SessionId, change: Callable[[Session], Session]) -> Session:
+        """Replace a session by what *change* makes of it; try again when somebody was faster.
+
+        *change* may be called several times, and must do nothing else.  Atomic.
+
+        Raises:
+            SessionNotFound: There is none.
+            SessionConflict: Others were faster a thousand times running.
+        """
+        for _ in range(_MAX_CONFLICTS):
+            try:
+                return await self.update_session(change(await self.get_session(session_id)))
+            except SessionConflict:
+                continue
+        raise SessionConflict("this session is updated too often elsewhere; try again later")
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Write what is pending and let go of the backend.  Safe to call twice.
+
+        If cancelled, the backend is let go of all the same.
+        """
