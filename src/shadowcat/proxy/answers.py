@@ -42,6 +42,8 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     errors.SessionError: Answer(HTTPStatus.BAD_REQUEST, INVALID_REQUEST),
     errors.SessionNotFound: Answer(HTTPStatus.NOT_FOUND, INVALID_REQUEST),
     errors.SessionLimitReached: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
+    errors.SessionConflict: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
+    errors.StoreError: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
     errors.Draining: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, (*_RETRY_LATER, *_CLOSE)),
     errors.UpstreamError: Answer(HTTPStatus.BAD_GATEWAY, INTERNAL_ERROR),
     errors.UpstreamTimeout: Answer(HTTPStatus.GATEWAY_TIMEOUT, INTERNAL_ERROR),

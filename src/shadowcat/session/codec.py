@@ -70,7 +70,9 @@ def decode_session(text: bytes) -> Session:
         known = {name: read(stored.pop(name)) for name, (_, read) in _FIELDS.items() if name in stored}
         return Session(**known, unknown=stored)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, ValueError, KeyError) as error:
-        raise StoreCorrupt(f"a stored session cannot be read ({type(error).__name__}); remove it from the store") from error
+        raise StoreCorrupt(
+            f"a stored session cannot be read ({type(error).__name__}); remove it from the store"
+        ) from error
 
 
 def with_activity(session: Session, last_activity: float, expires_at: float) -> Session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -11,17 +12,20 @@ from typing import Any
 import attrs
 import trio
 
-from ..errors import SessionLimitReached, SessionNotFound
+from ..errors import SessionConflict, SessionLimitReached, SessionNotFound, StoreError
 from ..protocol import RawId, ResponseMode
 from .model import Session, SessionId, UpstreamSessionId, new_session_id
-from .store import SessionStore
+from .persistence import PersistenceConfig, PersistenceWorker
+from .store import Activity, SessionStore
 
 log = logging.getLogger(__name__)
+
+_GONE = "no such session; send initialize, without Mcp-Session-Id, to open another"
 
 
 @attrs.frozen(kw_only=True)
 class SessionConfig:
-    """Limits on legacy sessions."""
+    """Limits on legacy sessions, and how they are kept."""
 
     max_sessions: int = attrs.field(default=10_000, validator=attrs.validators.ge(1))
     """How many may be open at once; one more ``initialize`` is answered with 503."""
@@ -29,15 +33,31 @@ class SessionConfig:
     max_idle: float = attrs.field(default=3600.0, validator=attrs.validators.gt(0))
     """Seconds without a request or an open stream after which a session is ended."""
 
+    max_age: float = attrs.field(default=math.inf, validator=attrs.validators.gt(0))
+    """Seconds after which a session is ended even if it is used."""
+
     reap_interval: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
-    """Seconds between two looks for idle sessions."""
+    """Seconds between two looks for sessions to end; fewer if ``max_idle`` is short."""
+
+    max_pending_per_session: int = attrs.field(default=100, validator=attrs.validators.ge(0))
+    """0 turns writing behind off: last event ids and times of use are then not stored."""
+
+    persistence: PersistenceConfig = attrs.field(factory=PersistenceConfig)
+
+    @property
+    def touch_interval(self) -> float:
+        """Seconds that the stored time of last use may lag behind."""
+        return min(self.reap_interval, self.max_idle / 4)
 
 
 @attrs.define(eq=False)
-class _Activity:
+class _Presence:
     """What this process has under way in one session."""
 
+    created_at: float
     last_used: float
+    """By trio's clock."""
+    last_stored: float = -math.inf
     in_use: int = 0
     ids_in_flight: set[RawId] = attrs.field(factory=set)
     listeners: set[trio.CancelScope] = attrs.field(factory=set)
@@ -46,19 +66,47 @@ class _Activity:
 class SessionManager:
     """Creates, finds, counts, expires and ends sessions, through one store.
 
-    Constructing it starts nothing; `open_session_manager` runs it.  An injected
-    store is never closed here.
+    Constructing it starts nothing, and needs no event loop; `open_session_manager`
+    runs it.  An injected store is never closed here.
     """
 
     def __init__(self, store: SessionStore, config: SessionConfig) -> None:
         self.store = store
         self.config = config
         self.on_expired: Callable[[Session], Awaitable[None]] | None = None
-        """Called for each session that is ended for idleness, after it is gone
-        from the store; the place to end it upstream as well."""
+        """Called for each session that is ended for idleness or age, after it is
+        gone from the store; the place to end it upstream as well."""
 
-        self._activities: dict[SessionId, _Activity] = {}
+        self._presences: dict[SessionId, _Presence] = {}
         self._opening = 0
+        self._epoch = 0.0
+        self._nursery: trio.Nursery | None = None
+        self._worker: PersistenceWorker | None = None
+
+    def open(self, nursery: trio.Nursery) -> None:
+        """Begin to write behind, in *nursery*, when there is something to write."""
+        self._nursery = nursery
+        self._epoch = time.time() - trio.current_time()
+
+    async def ensure_persistence_started(self) -> PersistenceWorker | None:
+        """Start the persistence worker if it is not running, and return it.
+
+        However many callers there are at once, one worker is started.  None if
+        persistence is turned off, or if nobody runs this manager.
+        """
+        await trio.lowlevel.checkpoint()
+        return self._persistence()
+
+    def _persistence(self) -> PersistenceWorker | None:
+        # Synchronous, so that no two callers can both find that there is none.
+        if self._worker is None and self._nursery is not None and self.config.max_pending_per_session > 0:
+            self._worker = PersistenceWorker(self.store, self.config.persistence)
+            self._nursery.start_soon(self._worker.run)
+        return self._worker
+
+    def now(self) -> float:
+        """Return seconds since the Unix epoch, by trio's clock: a mock clock moves it too."""
+        return self._epoch + trio.current_time()
 
     @asynccontextmanager
     async def reserve(self) -> AsyncGenerator[None, None]:
@@ -85,6 +133,7 @@ class SessionManager:
     ) -> Session:
         """Keep a new session and return it; it is stored when this returns."""
         version = initialize_result.get("protocolVersion")
+        now = self.now()
         session = Session(
             id=new_session_id(),
             upstream_session_id=upstream_session_id,
@@ -92,10 +141,12 @@ class SessionManager:
             protocol_version=version if isinstance(version, str) else "",
             initialize_params=initialize_params,
             initialize_result=initialize_result,
-            created_at=time.time(),
+            created_at=now,
+            last_activity=now,
+            expires_at=self._expiry(now, now),
         )
         await self.store.create_session(session)
-        self._activities[session.id] = _Activity(trio.current_time())
+        self._presences[session.id] = _Presence(now, trio.current_time(), last_stored=trio.current_time())
         return session
 
     async def find(self, session_id: SessionId) -> Session:
@@ -109,16 +160,27 @@ class SessionManager:
         except SessionNotFound:
             self._forget(session_id)
             raise
-        self._activity_of(session_id).last_used = trio.current_time()
+        if self._is_over(session):
+            raise SessionNotFound(_GONE)
+        self._note_use(session.id, self._presence_of(session))
         return session
 
     async def record_mode(self, session: Session, mode: ResponseMode) -> None:
         """Keep *mode* as how the session's last answer was relayed."""
         if session.response_mode is not mode:
-            try:
-                await self.store.update_session(attrs.evolve(session, response_mode=mode))
-            except SessionNotFound:
-                log.debug("session ended while a request in it was answered")
+            await self._change(session.id, lambda current: attrs.evolve(current, response_mode=mode))
+
+    def record_event_id(self, session: Session, event_id: str) -> None:
+        """Have *event_id* stored as the session's last, a little later."""
+        if worker := self._persistence():
+            worker.mark_event_id(session.id, event_id)
+
+    async def _change(self, session_id: SessionId, change: Callable[[Session], Session]) -> None:
+        """Update what is only good to know; a call does not fail because it could not be."""
+        try:
+            await self.store.modify(session_id, change)
+        except (SessionNotFound, SessionConflict, StoreError) as error:
+            log.debug("a session was not updated: %s", error)
 
     async def end(self, session_id: SessionId) -> None:
         """Forget a session and end its listening streams.  Does nothing if it is gone."""
@@ -135,86 +197,118 @@ class SessionManager:
         Yields whether *request_id* is in flight in this session already.  Ids that
         differ only in type count as the same: there are servers that mix them up.
         """
-        activity = self._activity_of(session.id)
+        presence = self._presence_of(session)
         key = request_id.strip(b'"') if request_id is not None else None
-        is_taken = key in activity.ids_in_flight
-        activity.in_use += 1
+        is_taken = key in presence.ids_in_flight
+        presence.in_use += 1
         if key is not None and not is_taken:
-            activity.ids_in_flight.add(key)
+            presence.ids_in_flight.add(key)
         try:
             yield is_taken
         finally:
-            activity.in_use -= 1
-            activity.last_used = trio.current_time()
+            presence.in_use -= 1
+            self._note_use(session.id, presence)
             if key is not None and not is_taken:
-                activity.ids_in_flight.discard(key)
+                presence.ids_in_flight.discard(key)
 
     @contextmanager
     def listen(self, session: Session) -> Generator[trio.CancelScope, None, None]:
         """Yield a scope that is cancelled when the session ends."""
-        activity = self._activity_of(session.id)
+        presence = self._presence_of(session)
         with trio.CancelScope() as scope:
-            activity.listeners.add(scope)
+            presence.listeners.add(scope)
             try:
                 yield scope
             finally:
-                activity.listeners.discard(scope)
+                presence.listeners.discard(scope)
 
     async def reap(self) -> None:
-        """End the sessions that have been idle for too long.
+        """End the sessions that are idle or too old, in the store and upstream.
 
+        Several proxies may do so at once: each session is given to one of them.
         Safe to cancel: a session is either ended or untouched, though the
         upstream may then not have been told of one that is ended.
         """
-        limit = trio.current_time() - self.config.max_idle
-        idle = [key for key, seen in self._activities.items() if not seen.in_use and seen.last_used <= limit]
-        for session_id in idle:
-            try:
-                session = await self.store.get_session(session_id)
-            except SessionNotFound:
-                self._forget(session_id)
-                continue
-            # Ending the ones before took time, in which this one may have been used.
-            seen = self._activities.get(session_id)
-            if seen is None or seen.in_use or seen.last_used > limit:
-                continue
-            await self.end(session_id)
-            if self.on_expired is not None:
-                await self.on_expired(session)
+        await self._store_uses()
+        while expired := await self.store.expire_sessions(self.now()):
+            for session in expired:
+                self._forget(session.id)
+                if self.on_expired is not None:
+                    await self.on_expired(session)
+            log.info("ended %d sessions", len(expired))
             await trio.lowlevel.checkpoint()
-        if idle:
-            log.info("ended %d idle sessions", len(idle))
 
     async def run(self) -> None:
         """Reap until cancelled."""
         while True:
-            await trio.sleep(self.config.reap_interval)
-            await self.reap()
+            await trio.sleep(self.config.touch_interval)
+            try:
+                await self.reap()
+            except StoreError as error:
+                log.warning("sessions could not be expired: %s", error)
 
-    def _activity_of(self, session_id: SessionId) -> _Activity:
-        activity = self._activities.get(session_id)
-        if activity is None:
-            activity = self._activities[session_id] = _Activity(trio.current_time())
-        return activity
+    async def _store_uses(self) -> None:
+        """Bring the store up to date before anything is ended for idleness."""
+        now = trio.current_time()
+        activities = []
+        for session_id, presence in list(self._presences.items()):
+            if presence.in_use:
+                presence.last_used = now
+            elif presence.last_used < now - self.config.max_idle - self.config.touch_interval:
+                del self._presences[session_id]
+            if presence.last_used > presence.last_stored:
+                presence.last_stored = now
+                activities.append(self._activity(session_id, presence))
+        if activities:
+            await self.store.touch_sessions(activities)
+
+    def _expiry(self, created_at: float, last_activity: float) -> float:
+        # The stored time of last use lags; nobody is ended early for that.
+        return min(created_at + self.config.max_age, last_activity + self.config.max_idle + self.config.touch_interval)
+
+    def _activity(self, session_id: SessionId, presence: _Presence) -> Activity:
+        last_activity = self._epoch + presence.last_used
+        return Activity(session_id, last_activity, self._expiry(presence.created_at, last_activity))
+
+    def _is_over(self, session: Session) -> bool:
+        """Whether *session* has expired and nobody has come to end it yet."""
+        now = self.now()
+        if session.created_at + self.config.max_age <= now:
+            return True
+        return session.expires_at <= now and session.id not in self._presences
+
+    def _note_use(self, session_id: SessionId, presence: _Presence) -> None:
+        presence.last_used = now = trio.current_time()
+        if now - presence.last_stored >= self.config.touch_interval and (worker := self._persistence()):
+            presence.last_stored = now
+            worker.mark_activity(self._activity(session_id, presence))
+
+    def _presence_of(self, session: Session) -> _Presence:
+        presence = self._presences.get(session.id)
+        if presence is None:
+            presence = self._presences[session.id] = _Presence(session.created_at, trio.current_time())
+        return presence
 
     def _forget(self, session_id: SessionId) -> None:
-        activity = self._activities.pop(session_id, None)
-        if activity is not None:
-            for scope in activity.listeners:
+        if self._worker is not None:
+            self._worker.forget(session_id)
+        presence = self._presences.pop(session_id, None)
+        if presence is not None:
+            for scope in presence.listeners:
                 scope.cancel()
 
 
 @asynccontextmanager
-async def open_session_manager(
-    config: SessionConfig,
-    store: SessionStore,
-) -> AsyncGenerator[SessionManager, None]:
+async def open_session_manager(config: SessionConfig, store: SessionStore) -> AsyncGenerator[SessionManager, None]:
     """Run a `SessionManager` for as long as the block lasts.
 
-    Cancel safe.  Sessions stay in *store*, which is not closed.
+    Sessions stay in *store*, which is not closed; what is to be written behind
+    is written before this returns, for a few seconds at most, also when cancelled.
     """
     manager = SessionManager(store, config)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(manager.run)
+    async with trio.open_nursery() as persistence, trio.open_nursery() as reaping:
+        manager.open(persistence)
+        reaping.start_soon(manager.run)
         yield manager
-        nursery.cancel_scope.cancel()
+        reaping.cancel_scope.cancel()
+        persistence.cancel_scope.cancel()

@@ -1,0 +1,223 @@
+"""Writing behind: what may reach the store a little later.
+
+The last event id and the time of last use of a session change with every event
+and every call; only the newest of each matters.  So the data path only notes
+them and never waits, one task writes them in batches, and however fast they
+come, what is kept is bounded by the number of sessions.
+
+A mark travels through a bounded channel.  When that is full, because the store
+is slow or down, it goes into one slot per session instead, where a newer one
+replaces it.  Marks are numbered, so that of two on their way to the store by
+different routes the newer wins.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+from collections.abc import Mapping
+
+import attrs
+import trio
+
+from ..errors import StoreError
+from .model import SessionId
+from .store import Activity, SessionStore
+
+log = logging.getLogger(__name__)
+
+CHANNEL_SIZE = 1000
+"""Marks under way to the worker."""
+
+
+@attrs.frozen(kw_only=True)
+class PersistenceConfig:
+    """How the worker batches, and how long it tries."""
+
+    batch_size: int = attrs.field(default=50, validator=attrs.validators.ge(1))
+    """Dirty keys that are written at once without waiting for more."""
+
+    flush_interval: float = attrs.field(default=0.1, validator=attrs.validators.gt(0))
+    """Seconds from the first mark to the write; what a kill -9 can lose."""
+
+    base_backoff: float = attrs.field(default=0.1, validator=attrs.validators.gt(0))
+    """Seconds before the first new try when the store is down; doubled for each, with full jitter."""
+
+    max_backoff: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
+
+    flush_timeout: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
+    """Seconds that the last write may take when the proxy stops."""
+
+
+@attrs.frozen
+class PersistenceStatistics:
+    """What the worker has done so far."""
+
+    pending: int
+    """Keys that are not in the store yet, and marks under way to the worker."""
+    written: int
+    coalesced: int
+    """Marks that a newer one replaced before they were written."""
+    failures: int
+    """Batches that the store did not take."""
+    is_degraded: bool
+    """Whether the store did not take the last batch."""
+
+
+@attrs.frozen
+class _EventIdKey:
+    session_id: SessionId
+
+
+@attrs.frozen
+class _ActivityKey:
+    session_id: SessionId
+
+
+_Key = _EventIdKey | _ActivityKey
+_Numbered = tuple[int, str | Activity]
+_Marks = dict[_Key, _Numbered]
+
+
+class PersistenceWorker:
+    """Writes marks to a store, newest first come or not.
+
+    Marking is synchronous, never waits and never fails.  `run` does the writing.
+    """
+
+    def __init__(self, store: SessionStore, config: PersistenceConfig) -> None:
+        self._store = store
+        self._config = config
+        self._numbers = itertools.count()
+        self._sender, self._receiver = trio.open_memory_channel[tuple[_Key, _Numbered]](CHANNEL_SIZE)
+        self._overflow: _Marks = {}
+        self._dirty: _Marks = {}
+        self._in_flight: _Marks = {}
+        self._written = self._coalesced = self._failures = 0
+        self._is_degraded = False
+
+    def mark_event_id(self, session_id: SessionId, event_id: str) -> None:
+        """Have *event_id* stored as the session's last."""
+        self._mark(_EventIdKey(session_id), event_id)
+
+    def mark_activity(self, activity: Activity) -> None:
+        """Have a session's last use stored."""
+        self._mark(_ActivityKey(activity.session_id), activity)
+
+    def forget(self, session_id: SessionId) -> None:
+        """Drop what is marked for a session that has ended.  Marks in the channel are harmless."""
+        for marks in (self._overflow, self._dirty):
+            marks.pop(_EventIdKey(session_id), None)
+            marks.pop(_ActivityKey(session_id), None)
+
+    def statistics(self) -> PersistenceStatistics:
+        """Return a snapshot."""
+        queued = self._receiver.statistics().current_buffer_used
+        pending = len(self._dirty) + len(self._in_flight) + len(self._overflow) + queued
+        return PersistenceStatistics(pending, self._written, self._coalesced, self._failures, self._is_degraded)
+
+    async def run(self) -> None:
+        """Write until cancelled; then write what is left, for ``flush_timeout`` seconds at most."""
+        try:
+            while True:
+                await self._collect()
+                await self._flush_until_taken()
+        finally:
+            with trio.move_on_after(self._config.flush_timeout, shield=True):
+                await self._flush_last()
+            self._take_all()
+            lost = len(self._dirty) + len(self._in_flight)
+            if lost:
+                log.error("%d updates of sessions did not reach the store", lost)
+
+    async def _collect(self) -> None:
+        """Wait for a mark, and for more until the batch is full or it is time."""
+        if not (self._dirty or self._overflow):
+            self._note(await self._receiver.receive())
+        with trio.move_on_after(self._config.flush_interval):
+            while len(self._dirty) < self._config.batch_size:
+                self._note(await self._receiver.receive())
+        self._take_all()
+
+    async def _flush_until_taken(self) -> None:
+        attempt = 0
+        while self._dirty:
+            try:
+                await self._flush()
+                attempt = 0
+                self._is_degraded = False
+            except StoreError as error:
+                self._failures += 1
+                if not self._is_degraded:
+                    log.warning("session updates are kept back: %s", error)
+                self._is_degraded = True
+                limit = min(self._config.base_backoff * 2.0 ** min(attempt, 30), self._config.max_backoff)
+                await trio.sleep(random.uniform(0, limit) + 0.01)
+                attempt += 1
+                self._take_all()
+
+    async def _flush(self) -> None:
+        """Write one batch.  If it fails or is cancelled, all of it is dirty again."""
+        keys = list(self._dirty)[: self._config.batch_size]
+        self._in_flight = {key: self._dirty.pop(key) for key in keys}
+        try:
+            await self._write(self._in_flight)
+            self._written += len(self._in_flight)
+        except BaseException:
+            for key, value in self._in_flight.items():
+                self._merge(key, value)
+            raise
+        finally:
+            self._in_flight = {}
+
+    async def _write(self, batch: Mapping[_Key, _Numbered]) -> None:
+        event_ids: list[tuple[SessionId, str]] = []
+        activities: list[Activity] = []
+        for key, (_, value) in batch.items():
+            if isinstance(value, Activity):
+                activities.append(value)
+            else:
+                event_ids.append((key.session_id, value))
+        if activities:
+            await self._store.touch_sessions(activities)
+        if event_ids and (gone := await self._store.store_event_ids_batch(event_ids)):
+            log.debug("%d sessions ended before their last event id was stored", len(gone))
+
+    async def _flush_last(self) -> None:
+        self._take_all()
+        while self._dirty:
+            try:
+                await self._flush()
+            except StoreError as error:
+                log.warning("the session store fails at the end: %s", error)
+                await trio.sleep(self._config.base_backoff)
+
+    def _mark(self, key: _Key, value: str | Activity) -> None:
+        mark = (next(self._numbers), value)
+        try:
+            self._sender.send_nowait((key, mark))
+        except trio.WouldBlock:
+            self._coalesced += key in self._overflow
+            self._overflow[key] = mark
+
+    def _note(self, item: tuple[_Key, _Numbered]) -> None:
+        self._merge(*item)
+
+    def _merge(self, key: _Key, mark: _Numbered) -> None:
+        present = self._dirty.get(key)
+        if present is not None:
+            self._coalesced += 1
+        if present is None or present[0] < mark[0]:
+            self._dirty[key] = mark
+
+    def _take_all(self) -> None:
+        """Move every mark that has arrived to the dirty ones."""
+        while True:
+            try:
+                self._note(self._receiver.receive_nowait())
+            except trio.WouldBlock:
+                break
+        for key, mark in self._overflow.items():
+            self._merge(key, mark)
+        self._overflow.clear()
