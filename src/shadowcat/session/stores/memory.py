@@ -120,9 +120,7 @@ class InMemoryStore(SessionStore):
         try:
             return self._entries[session_id]
         except KeyError:
-            raise SessionNotFound(
-                "no such session; send initialize, without Mcp-Session-Id, to open another"
-            ) from None
+            raise SessionNotFound("no such session; send initialize, without Mcp-Session-Id, to open another") from None
 
     def _queue(self, session: Session) -> None:
         self._entries[session.id].due = session.expires_at
