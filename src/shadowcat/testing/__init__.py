@@ -10,6 +10,7 @@ from .messages import modern_request as modern_request
 from .messages import notification as notification
 from .messages import request as request
 from .messages import result as result
+from .stores import check_session_store as check_session_store
 from .upstream import EventSender as EventSender
 from .upstream import ScriptedUpstream as ScriptedUpstream
 from .upstream import UpstreamCall as UpstreamCall

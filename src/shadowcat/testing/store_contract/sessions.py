@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import attrs
 import trio
@@ -10,11 +11,45 @@ import trio
 from ...errors import SessionConflict, SessionExists, SessionNotFound
 from ...protocol import ResponseMode
 from ...session import Session, SessionId, SessionStore, TransportType, UpstreamSessionId
-from ...session.model import SessionState
 from .client import NEVER, Clients, assert_raises, frame_of, race, session_called
 
-_STRINGS = ["", " ", "0", "1e3", "null", "'; --", '"\\', "%_*?[a]", "{k}:", "\x00\x01\x1f\x7f", "ÄΩ漢𝄞\u200f", "x" * 9000]
-_IDS = ["a", "A", "0", "00", "0.0", "1e3", "null", "'", '"', "\\", "%", "_", "*", "?", "[a]", "{a}", "a:b", ";--", "~" * 256]
+_State = type(Session(id=SessionId("")).state)
+
+_STRINGS = [
+    "",
+    " ",
+    "0",
+    "1e3",
+    "null",
+    "'; --",
+    '"\\',
+    "%_*?[a]",
+    "{k}:",
+    "\x00\x01\x1f\x7f",
+    "ÄΩ漢𝄞\u200f",
+    "x" * 9000,
+]
+_IDS = [
+    "a",
+    "A",
+    "0",
+    "00",
+    "0.0",
+    "1e3",
+    "null",
+    "'",
+    '"',
+    "\\",
+    "%",
+    "_",
+    "*",
+    "?",
+    "[a]",
+    "{a}",
+    "a:b",
+    ";--",
+    "~" * 256,
+]
 
 
 def _examples() -> list[Session]:
@@ -26,7 +61,7 @@ def _examples() -> list[Session]:
         protocol_version="2025-11-25",
         initialize_params={"n": 2**53 + 1, "deep": {"list": [None, True, -1.5, {"": []}]}, "text": _STRINGS},
         initialize_result={"capabilities": {}, "n": -(2**53) - 1},
-        state=SessionState.ACTIVE,
+        state=_State.ACTIVE,
         upstream_name="second",
         principal="somebody@example.com",
         created_at=1700000000.1234567,
@@ -43,12 +78,13 @@ def _examples() -> list[Session]:
         attrs.evolve(everything, id=SessionId("immortal"), expires_at=math.inf, principal=""),
         *(Session(id=SessionId(f"transport.{kind.value}"), transport_type=kind) for kind in TransportType),
         *(Session(id=SessionId(f"mode.{mode.value}"), response_mode=mode) for mode in ResponseMode),
-        *(Session(id=SessionId(f"state.{state.value}"), state=state) for state in SessionState),
+        *(Session(id=SessionId(f"state.{state.value}"), state=state) for state in _State),
     ]
 
 
 async def every_field_comes_back(clients: Clients) -> None:
     """A session comes back as it was created, every field of it, to every client."""
+    await trio.lowlevel.checkpoint()
     examples = {example.id: example for example in _examples()}
     for example in examples.values():
         await clients.one.create_session(example)
@@ -63,6 +99,7 @@ async def every_field_comes_back(clients: Clients) -> None:
 
 async def every_field_is_updated(clients: Clients) -> None:
     """An update replaces the session as a whole, every field of it but the two times that touch_sessions keeps."""
+    await trio.lowlevel.checkpoint()
     for example in _examples():
         await clients.one.create_session(Session(id=example.id, created_at=5.0, last_activity=6.0, expires_at=NEVER))
         stored = await clients.one.update_session(attrs.evolve(example, revision=0))
@@ -83,9 +120,11 @@ async def ids_stay_apart(clients: Clients) -> None:
         session_id = SessionId(value)
         found = await clients.other.get_session(session_id)
         assert (found.id, found.principal) == (value, f"of {value}"), f"{value!r} led to {found.id!r}"
-        assert await clients.other.get_last_event_id(session_id) == f"event of {value}", f"the event id of {value!r}"
+        assert await clients.other.get_last_event_id(session_id) == f"event of {value}", (
+            f"{value!r} has another's event id"
+        )
         frames = [frame.message for frame in await clients.other.get_frames(session_id)]
-        assert frames == [f'"{value!r}"'.encode()], f"the frames of {value!r}"
+        assert frames == [f'"{value!r}"'.encode()], f"{value!r} has other frames"
     await clients.one.delete_session(SessionId(_IDS[0]))
     assert await clients.other.count_sessions() == len(_IDS) - 1, "deleting one deleted another"
 
@@ -98,7 +137,9 @@ async def create_never_overwrites(clients: Clients) -> None:
     await clients.one.add_frame(frame_of(session.id, "{}"))
     for client in (clients.one, clients.other):
         again = attrs.evolve(session, principal="second", revision=3, expires_at=5.0)
-        await assert_raises(SessionExists, lambda c=client, s=again: c.create_session(s), "create_session with an id that is taken")  # type: ignore[misc]
+        await assert_raises(
+            SessionExists, partial(client.create_session, again), "create_session with an id that is taken"
+        )
         assert await clients.one.get_session(session.id) == session, "the session was overwritten"
         assert await clients.one.get_last_event_id(session.id) == "7", "its event id was lost"
         assert await clients.one.count_frames(session.id) == 1, "its frames were lost"
@@ -107,9 +148,9 @@ async def create_never_overwrites(clients: Clients) -> None:
 
 async def one_creator_wins(clients: Clients) -> None:
     """Of several that create the same id at once, exactly one succeeds."""
-    creators = [(clients.one, clients.other)[n % 2] for n in range(10)]
+    creators = [clients.either(n) for n in range(10)]
     attempts = [attrs.evolve(session_called("same"), principal=str(n)) for n in range(10)]
-    outcomes = await race([lambda c=c, s=s: c.create_session(s) for c, s in zip(creators, attempts, strict=True)])  # type: ignore[misc]
+    outcomes = await race([partial(c.create_session, s) for c, s in zip(creators, attempts, strict=True)])
     winners = [n for n, outcome in enumerate(outcomes) if not isinstance(outcome, SessionExists)]
     assert len(winners) == 1, f"{len(winners)} of 10 succeeded"
     found = await clients.one.get_session(SessionId("same"))
@@ -149,7 +190,9 @@ async def updates_compare_revisions(clients: Clients) -> None:
     assert stored == await clients.other.get_session(session.id), "update_session did not return what is stored"
     for client, revision in ((clients.other, 4), (clients.one, 4), (clients.one, 6)):
         stale = attrs.evolve(session, revision=revision, principal="stale")
-        await assert_raises(SessionConflict, lambda c=client, s=stale: c.update_session(s), "update_session with another revision")  # type: ignore[misc]
+        await assert_raises(
+            SessionConflict, partial(client.update_session, stale), "update_session with another revision"
+        )
         assert await clients.one.get_session(session.id) == stored, "a refused update changed the session"
     again = await clients.other.update_session(attrs.evolve(stored, principal="second"))
     assert again.revision == 6, f"revision 5 became {again.revision}, not 6"
@@ -160,9 +203,7 @@ async def one_update_wins(clients: Clients) -> None:
     session = session_called("contended")
     await clients.one.create_session(session)
     updates = [attrs.evolve(session, principal=str(n)) for n in range(10)]
-    outcomes = await race(
-        [lambda c=(clients.one, clients.other)[n % 2], s=s: c.update_session(s) for n, s in enumerate(updates)]  # type: ignore[misc]
-    )
+    outcomes = await race([partial(clients.either(n).update_session, update) for n, update in enumerate(updates)])
     winners = [outcome for outcome in outcomes if isinstance(outcome, Session)]
     assert len(winners) == 1, f"{len(winners)} of 10 succeeded"
     assert await clients.other.get_session(session.id) == winners[0], "what is stored is not what the winner wrote"
@@ -170,17 +211,18 @@ async def one_update_wins(clients: Clients) -> None:
 
 async def modify_loses_nothing(clients: Clients) -> None:
     """Whatever number of tasks modify a session at once, from whatever client, every change is in the end result."""
+    await trio.lowlevel.checkpoint()
     for tasks, rounds in ((2, 10), (10, 4), (50, 2)):
         session = attrs.evolve(session_called(f"sum-{tasks}"), metadata={"sum": "0"})
         await clients.one.create_session(session)
 
         async def add(store: SessionStore, rounds: int, session_id: SessionId) -> None:
+            await trio.lowlevel.checkpoint()
             for _ in range(rounds):
                 await store.modify(session_id, _plus_one)
                 await trio.lowlevel.checkpoint()
 
-        adders = [(clients.one, clients.other)[n % 2] for n in range(tasks)]
-        outcomes = await race([lambda c=c, r=rounds, i=session.id: add(c, r, i) for c in adders])  # type: ignore[misc]
+        outcomes = await race([partial(add, clients.either(n), rounds, session.id) for n in range(tasks)])
         lost = [outcome for outcome in outcomes if outcome is not None]
         assert not lost, f"modify raised {lost[:1]} with {tasks} tasks"
         found = await clients.other.get_session(session.id)
@@ -238,20 +280,20 @@ async def one_deleter_wins(clients: Clients) -> None:
     """Of several that delete a session at once, exactly one succeeds; the others get SessionNotFound."""
     session = session_called("unwanted")
     await clients.one.create_session(session)
-    outcomes = await race([lambda c=(clients.one, clients.other)[n % 2]: c.delete_session(session.id) for n in range(10)])  # type: ignore[misc]
+    outcomes = await race([partial(clients.either(n).delete_session, session.id) for n in range(10)])
     assert [type(o) for o in outcomes if o is not None] == [SessionNotFound] * 9, "not exactly one succeeded"
 
 
 async def many_sessions_are_kept(clients: Clients) -> None:
-    """A thousand sessions are created, counted, listed, found and expired like one."""
+    """A large number of sessions is created, counted, listed and expired like one."""
     limiter = trio.CapacityLimiter(20)
     sessions = {n: session_called(f"many-{n}", expires_at=100.0 + n % 2) for n in range(clients.sessions)}
 
-    async def create(session: Session) -> None:
+    async def create(number: int, session: Session) -> None:
         async with limiter:
-            await (clients.one, clients.other)[hash(session.id) % 2].create_session(session)
+            await clients.either(number).create_session(session)
 
-    await race([lambda s=s: create(s) for s in sessions.values()])  # type: ignore[misc]
+    await race([partial(create, number, session) for number, session in sessions.items()])
     for client in (clients.one, clients.other):
         count, listed = await client.count_sessions(), await client.list_sessions()
         assert count == len(sessions), f"count_sessions says {count} of {len(sessions)}"
