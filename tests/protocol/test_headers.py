@@ -2,6 +2,7 @@
 
 import base64
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -287,7 +288,7 @@ class TestMirroredParams:
 
     def test_nesting_without_end_is_not_followed(self):
         """An upstream cannot exhaust the stack."""
-        schema = {"x-mcp-header": "A"}
+        schema: dict[str, Any] = {"x-mcp-header": "A"}
         for _ in range(5000):
             schema = {"properties": {"a": schema}}
         assert {} == mirrored_params(schema)
@@ -349,7 +350,7 @@ class TestCheckMirroredParams:
         ],
     )
     def test_header_that_differs_is_refused(self, value, header):
-        """Server Behavior: MUST reject if the header is omitted but the value is in the body, and for null the reverse."""
+        """Server Behavior: MUST reject if the header is omitted but the value is in the body; for null the reverse."""
         with pytest.raises(HeaderMismatch, match="tools/list") as excinfo:
             check_param({"a": value}, header)
         assert b"7" == excinfo.value.request_id
