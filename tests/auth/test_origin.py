@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shadowcat.auth import OriginConfig, OriginPolicy
-from shadowcat.errors import ForbiddenOrigin, MisdirectedHost
+from shadowcat.errors import ConfigError, ForbiddenOrigin, MisdirectedHost
 
 LOCAL = OriginPolicy(OriginConfig())
 
@@ -210,7 +210,6 @@ class TestOrigin:
             ("https://app.example:8443", "https://app.example:8443", True),
             ("https://app.example", "https://app.example.evil.example", False),
             ("https://app.example", "https://sub.app.example", False),
-            ("app.example", "https://app.example", False),
             ("null", "null", True),
             ("*", "https://evil.example", True),
             ("*", "null", True),
@@ -236,3 +235,10 @@ class TestOrigin:
             LOCAL.check_origin(origin)
         except ForbiddenOrigin:
             pass
+
+
+@pytest.mark.parametrize("setting", [["app.example"], ["https://"], [""], "https://app.example"])
+def test_origin_that_no_browser_sends_is_a_config_error(setting):
+    """It could never match, and its author would not know."""
+    with pytest.raises(ConfigError):
+        OriginConfig(allowed_origins=setting)

@@ -300,6 +300,21 @@ class TestSameId:
         kit.nursery.start_soon(drip)
         assert await (await response()).next_message() == result(1, v=1)
 
+    async def test_ambiguous_cancellation_cancels_nobody(self, autojump_clock, kit):
+        await open_session(kit)
+        first, first_response = await start_post(kit, request(1, "x"))
+        second, _ = await start_post(kit, request(1, "x"))
+        hits = kit.upstream.hits
+        response = await kit.client.post(notification("notifications/cancelled", requestId=1))
+        assert response.status == 202
+        assert kit.upstream.hits == hits
+
+        first.answer(result(1))
+        await (await first_response()).read()
+        await trio.testing.wait_all_tasks_blocked()
+        cancel, _ = await start_post(kit, notification("notifications/cancelled", requestId=1, reason="r"))
+        assert cancel.message["params"] == {"requestId": second.message["id"], "reason": "r"}
+
     async def test_id_is_free_again_after_the_answer(self, autojump_clock, kit):
         await open_session(kit)
         for _ in range(2):

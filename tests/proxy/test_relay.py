@@ -79,7 +79,7 @@ class TestDocuments:
 
 class TestDraining:
     async def test_new_requests_are_refused(self, autojump_clock, kit):
-        kit.app.drain.begin()
+        kit.app.begin_drain()
         response = await kit.client.post(request(1, "x"))
         assert response.status == 503
         assert response.headers["retry-after"]
@@ -91,7 +91,7 @@ class TestDraining:
         call = await kit.upstream.next_call()
         call.open_events()
         stream = await listening()
-        kit.app.drain.begin()
+        kit.app.begin_drain()
 
         with pytest.raises(trio.EndOfChannel):
             await stream.next_event()
@@ -102,7 +102,7 @@ class TestDraining:
         call, response = await start_post(kit, message, headers=modern_headers(message))
         call.open_events()
         stream = await response()
-        kit.app.drain.begin()
+        kit.app.begin_drain()
 
         answer = await stream.next_message()
         assert answer["id"] == "sub"
@@ -114,7 +114,7 @@ class TestDraining:
     async def test_call_may_finish(self, autojump_clock, kit):
         await open_session(kit)
         call, response = await start_post(kit, request(1, "x"))
-        kit.app.drain.begin()
+        kit.app.begin_drain()
         await trio.sleep(5)
         call.answer(result(1, done=True))
 
@@ -123,8 +123,8 @@ class TestDraining:
     async def test_unfinished_call_is_told(self, autojump_clock, kit):
         await open_session(kit)
         call, response = await start_post(kit, request(1, "x"))
-        kit.app.drain.begin()
-        kit.app.drain.finish()
+        kit.app.begin_drain()
+        kit.app.finish_drain()
 
         answer = await response()
         assert answer.status == 503
@@ -136,7 +136,7 @@ class TestDraining:
         call, response = await start_post(kit, request(1, "x"))
         call.open_events()
         stream = await response()
-        kit.app.drain.finish()
+        kit.app.finish_drain()
 
         assert (await stream.next_message())["id"] == 1
         with pytest.raises(trio.EndOfChannel):
@@ -149,7 +149,7 @@ class TestDraining:
         stream = await response()
         kit.nursery.start_soon(events.send_bytes, b"data: half")
         assert await stream.read_some() == b"data: half"
-        kit.app.drain.finish()
+        kit.app.finish_drain()
 
         with pytest.raises(trio.BrokenResourceError):
             await stream.read_some()
@@ -157,11 +157,11 @@ class TestDraining:
     async def test_nothing_is_under_way_afterwards(self, autojump_clock, kit):
         await open_session(kit)
         call, response = await start_post(kit, request(1, "x"))
-        assert kit.app.drain.under_way == 1
+        assert kit.app.under_way == 1
         call.answer(result(1))
         await (await response()).json()
         await trio.testing.wait_all_tasks_blocked()
-        assert kit.app.drain.under_way == 0
+        assert kit.app.under_way == 0
 
 
 class TestStrandedCaller:

@@ -5,7 +5,8 @@ import json
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shadowcat.proxy.restore import IdRestorer, mint_id
+from shadowcat.protocol import mint_id
+from shadowcat.proxy.restore import IdRestorer
 
 MINTED = b'"ab"'
 ORIGINAL = b'"1"'

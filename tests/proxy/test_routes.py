@@ -57,7 +57,7 @@ class TestPaths:
     async def test_draining_proxy_is_healthy_but_not_ready(self, autojump_clock):
         """A balancer sends nothing more; a supervisor does not kill what is still finishing."""
         async with open_proxy_kit() as kit:
-            kit.app.drain.begin()
+            kit.app.begin_drain()
 
             assert (await kit.client.send("GET", path="/health")).status == 200
             response = await kit.client.send("GET", path="/ready")

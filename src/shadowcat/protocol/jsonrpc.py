@@ -8,6 +8,7 @@ five different ids, and an answer made here carries the caller's to the letter.
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -205,6 +206,11 @@ def read_value(text: bytes) -> Any:
         return None
 
 
+def mint_id() -> RawId:
+    """Return a request id that nobody else uses: a long random string."""
+    return b'"shadowcat-%s"' % secrets.token_hex(12).encode()
+
+
 def replace_id(message: bytes, new_id: RawId) -> bytes:
     """Return *message* with another id and everything else as it was.
 
@@ -219,6 +225,31 @@ def replace_id(message: bytes, new_id: RawId) -> bytes:
         raise ParseError(f"not a JSON object ({error})") from None
     members["id"] = msgspec.Raw(new_id)
     return _encode(members)
+
+
+def replace_cancelled_id(message: bytes, new_id: RawId) -> bytes:
+    """Return a ``notifications/cancelled`` that names another request, and is else as it was.
+
+    Raises:
+        ParseError: *message* is not one.
+    """
+    try:
+        members = _decode_members(message)
+        params = _decode_members(members["params"])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
+        raise ParseError(f"not a cancellation ({error})") from None
+    params["requestId"] = msgspec.Raw(new_id)
+    members["params"] = msgspec.Raw(_encode(params))
+    return _encode(members)
+
+
+def cancelled_id(params: bytes) -> RawId | None:
+    """Return the id of the request that the params of a cancellation name."""
+    try:
+        found = _decode_members(params).get("requestId") if params else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if found is None else bytes(found)
 
 
 def error_body(request_id: RawId | None, code: int, message: str, data: Mapping[str, Any] | None = None) -> bytes:

@@ -40,10 +40,27 @@ class ReverseProxyApp:
     """
 
     def __init__(self, config: AppConfig, routes: Routes, origins: OriginPolicy, drain: Drain) -> None:
-        self.drain = drain
+        self._drain = drain
         self._config = config
         self._routes = routes
         self._origins = origins
+
+    def begin_drain(self) -> None:
+        """End the streams on which clients only listen, and refuse new requests with 503.
+
+        For whoever serves the app: call it before stopping the server, which
+        would otherwise wait for those streams.  Calls under way are not disturbed.
+        """
+        self._drain.begin()
+
+    def finish_drain(self) -> None:
+        """Tell the callers that still wait for an answer that there will be none."""
+        self._drain.finish()
+
+    @property
+    def under_way(self) -> int:
+        """How many calls and listening streams there are now."""
+        return self._drain.under_way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -74,7 +91,7 @@ class ReverseProxyApp:
                 if exchange.method == "OPTIONS":
                     await _answer_preflight(exchange, route)
                     return
-            if self.drain.is_draining:
+            if self._drain.is_draining:
                 raise draining_error()
         await route.handler(exchange.method)(exchange)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
@@ -22,6 +23,7 @@ from ..errors import (
 )
 from ..protocol import (
     BATCH_VERSION,
+    CANCELLED,
     LAST_EVENT_ID,
     LEGACY_VERSIONS,
     SESSION_ID,
@@ -33,13 +35,16 @@ from ..protocol import (
     LegacyMessage,
     Message,
     ModernMessage,
+    Notification,
     Request,
     Response,
+    cancelled_id,
     classify,
     decode,
     is_modern,
     media_type,
     read_value,
+    replace_cancelled_id,
     replace_id,
     upstream_headers,
 )
@@ -49,11 +54,13 @@ from .drain import Drain, draining_error
 from .mirror import MirroredTools
 from .opening import hold_opening
 from .relay import AnswerRelay
-from .restore import IdRestorer, mint_id
+from .restore import IdRestorer
 
 log = logging.getLogger(__name__)
 
 _NO_SUCH_SESSION = "no such session; send initialize, without Mcp-Session-Id, to open another"
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 _NEVER_FORWARDED = frozenset(
     {
@@ -77,6 +84,10 @@ _END_UPSTREAM_TIMEOUT = 5.0
 
 
 def _field_names(names: Iterable[str]) -> frozenset[bytes]:
+    if isinstance(names, str):
+        raise ConfigError(f"{names!r} is one header where several are meant; write [{names!r}]")
+    if wrong := [name for name in names if not _TOKEN.fullmatch(name.strip())]:
+        raise ConfigError(f"{wrong[0]!r} is no header name; write for example Authorization")
     fields = frozenset(name.strip().lower().encode("latin-1") for name in names)
     if refused := fields & _NEVER_FORWARDED:
         raise ConfigError(f"{min(refused).decode()} cannot be forwarded; it belongs to one connection or session")
@@ -217,11 +228,15 @@ class McpEndpoint:
             raise InvalidRequest(f"batches exist in {BATCH_VERSION} only; send one message a request")
         request_id = message.id if isinstance(message, Request) else None
         relay = AnswerRelay(exchange, self._config.heartbeat_interval, request_id)
-        with self._sessions.use(session, request_id) as is_taken, self._drain.call() as scope:
-            if is_taken and request_id is not None:
-                minted = mint_id()
-                relay.restorer = IdRestorer(minted, request_id)
-                body = replace_id(body, minted)
+        if isinstance(message, Notification) and message.method == CANCELLED:
+            body = self._translate_cancelled(session, body, message)
+            if not body:
+                await exchange.respond(202, [])
+                return
+        with self._sessions.use(session, request_id) as sent_id, self._drain.call() as scope:
+            if request_id is not None and sent_id is not None and sent_id is not request_id:
+                relay.restorer = IdRestorer(sent_id, request_id)
+                body = replace_id(body, sent_id)
             async with self._send(exchange, "POST", body, session) as answer:
                 await self._note_status(session, answer)
                 if _is_owed_answer(message) or not 200 <= answer.status < 300:
@@ -231,6 +246,21 @@ class McpEndpoint:
                     await exchange.respond(202, [])
         if scope.cancelled_caught:
             await relay.part(draining_error())
+
+    def _translate_cancelled(self, session: Session, body: bytes, message: Notification) -> bytes:
+        """Return the cancellation to send on; empty if one may not be.
+
+        A client that uses one id for several calls at once does not say which of
+        them it cancels, and must not cancel another's: a cancellation may be ignored.
+        """
+        request_id = cancelled_id(message.params)
+        sent_ids = () if request_id is None else self._sessions.ids_in_flight(session, request_id)
+        if len(sent_ids) > 1:
+            log.debug("a cancellation that several calls could be meant by is dropped")
+            return b""
+        if request_id is not None and sent_ids and sent_ids[0].strip(b'"') != request_id.strip(b'"'):
+            return replace_cancelled_id(body, sent_ids[0])
+        return body
 
     async def _relay_modern(self, exchange: Exchange, body: bytes, message: Message) -> None:
         """Relay a message that stands for itself.  The client's leaving cancels it."""

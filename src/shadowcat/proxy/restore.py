@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-
 from ..protocol import RawId
-
-
-def mint_id() -> RawId:
-    """Return a request id that nobody else uses, as JSON text."""
-    return b'"shadowcat-%s"' % secrets.token_hex(12).encode()
 
 
 class IdRestorer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from ..errors import SessionLimitReached, SessionNotFound
-from ..protocol import RawId, ResponseMode
+from ..protocol import RawId, ResponseMode, mint_id
 from .model import Session, SessionId, UpstreamSessionId, new_session_id
 from .store import SessionStore
 
@@ -39,8 +39,31 @@ class _Activity:
 
     last_used: float
     in_use: int = 0
-    ids_in_flight: set[RawId] = attrs.field(factory=set)
+    in_flight: dict[RawId, list[RawId]] = attrs.field(factory=dict)
+    """By the client's request id, the ids under which the requests went upstream."""
     listeners: set[trio.CancelScope] = attrs.field(factory=set)
+
+    def take(self, request_id: RawId | None) -> RawId | None:
+        """Return the id under which a request goes upstream, and keep it until `release`."""
+        if request_id is None:
+            return None
+        sent_ids = self.in_flight.setdefault(_key(request_id), [])
+        sent_ids.append(mint_id() if sent_ids else request_id)
+        return sent_ids[-1]
+
+    def release(self, request_id: RawId | None, sent_id: RawId | None) -> None:
+        """Free what `take` returned."""
+        if request_id is None or sent_id is None:
+            return
+        sent_ids = self.in_flight[_key(request_id)]
+        sent_ids.remove(sent_id)
+        if not sent_ids:
+            del self.in_flight[_key(request_id)]
+
+
+def _key(request_id: RawId) -> RawId:
+    """Return what ids that a careless server takes for the same have in common."""
+    return request_id.strip(b'"')
 
 
 class SessionManager:
@@ -129,25 +152,25 @@ class SessionManager:
             log.debug("session was ended already")
 
     @contextmanager
-    def use(self, session: Session, request_id: RawId | None = None) -> Generator[bool, None, None]:
+    def use(self, session: Session, request_id: RawId | None = None) -> Generator[RawId | None, None, None]:
         """Keep the session from expiring while a request in it is under way.
 
-        Yields whether *request_id* is in flight in this session already.  Ids that
-        differ only in type count as the same: there are servers that mix them up.
+        Yields the id to send upstream: *request_id*, or another if that is in flight
+        in this session already.
         """
         activity = self._activity_of(session.id)
-        key = request_id.strip(b'"') if request_id is not None else None
-        is_taken = key in activity.ids_in_flight
+        sent_id = activity.take(request_id)
         activity.in_use += 1
-        if key is not None and not is_taken:
-            activity.ids_in_flight.add(key)
         try:
-            yield is_taken
+            yield sent_id
         finally:
             activity.in_use -= 1
             activity.last_used = trio.current_time()
-            if key is not None and not is_taken:
-                activity.ids_in_flight.discard(key)
+            activity.release(request_id, sent_id)
+
+    def ids_in_flight(self, session: Session, request_id: RawId) -> Sequence[RawId]:
+        """Return the ids under which requests that the client called *request_id* went upstream."""
+        return self._activity_of(session.id).in_flight.get(_key(request_id), ())
 
     @contextmanager
     def listen(self, session: Session) -> Generator[trio.CancelScope, None, None]:
