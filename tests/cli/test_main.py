@@ -24,6 +24,19 @@ def _root_logger():
 
 
 @pytest.fixture
+def _own_signals():
+    """A signal that the program does not handle fails the test, not the whole run."""
+
+    def fail(number, frame):
+        raise AssertionError(f"signal {number} was not handled")
+
+    before = {number: signal.signal(number, fail) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
 def run_as(monkeypatch):
     """Let the command do something else, and return the exit status of the program."""
 
@@ -115,6 +128,7 @@ class TestEnd:
         assert capsys.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("_own_signals")
 class TestSignals:
     """A signal goes to this very process: the handlers are the program's own."""
 

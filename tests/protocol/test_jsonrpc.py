@@ -13,10 +13,13 @@ from shadowcat.protocol import (
     Notification,
     Request,
     Response,
+    cancelled_id,
     decode,
     error_body,
+    mint_id,
     peek,
     read_value,
+    replace_cancelled_id,
     replace_id,
 )
 
@@ -252,6 +255,40 @@ class TestReplaceId:
         """A batch has no id of its own."""
         with pytest.raises(ParseError):
             replace_id(body, b"1")
+
+
+class TestCancelledId:
+    CANCEL = (
+        b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":%s,"reason":"\\u00e9", "x":1.0}}'
+    )
+
+    @pytest.mark.parametrize("raw", IDS)
+    def test_id_is_read_and_replaced_to_the_letter(self, raw):
+        """MCP, Cancellation: the ID of the request to cancel; everything else stays as it was."""
+        message = self.CANCEL % raw
+
+        assert raw == cancelled_id(read(message).params)
+        assert json.loads(self.CANCEL % b'"new"') == json.loads(replace_cancelled_id(message, b'"new"'))
+        assert b'"reason":"\\u00e9","x":1.0' in replace_cancelled_id(message, b'"new"')
+
+    @pytest.mark.parametrize("params", [b"", b"{}", b"[]", b"5", b"{", b'{"request":1}'])
+    def test_cancellation_may_name_nothing(self, params):
+        """It is for the upstream to ignore."""
+        assert cancelled_id(params) is None
+
+    @pytest.mark.parametrize("message", [b"", b"[]", b"{}", b'{"params":5}', b'{"params":', b"\xff"])
+    def test_what_is_no_cancellation_is_refused(self, message):
+        """Nothing of it can be replaced."""
+        with pytest.raises(ParseError):
+            replace_cancelled_id(message, b"1")
+
+
+def test_minted_ids_are_strings_that_nobody_else_has():
+    """An id is a JSON string, and long enough to stand nowhere by accident."""
+    ids = {mint_id() for _ in range(1000)}
+
+    assert len(ids) == 1000
+    assert all(isinstance(json.loads(minted), str) and len(minted) > 24 for minted in ids)
 
 
 class TestPeek:

@@ -34,6 +34,7 @@ EXPECTED = {
     errors.UpstreamUnavailable: (502, -32603),
     errors.UpstreamDisconnected: (502, -32603),
     errors.UpstreamTimeout: (504, -32603),
+    errors.UpstreamAbandoned: (504, -32603),
     errors.UpstreamRedirected: (502, -32603),
 }
 
@@ -67,7 +68,8 @@ def test_503_says_when_to_come_back(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", [errors.PayloadTooLarge, errors.HeadersTooLarge, errors.RequestTimeout, errors.Draining]
+    "kind",
+    [errors.PayloadTooLarge, errors.HeadersTooLarge, errors.RequestTimeout, errors.Draining, errors.UpstreamAbandoned],
 )
 def test_connection_is_not_used_again_when_its_request_was_not_read(kind):
     """RFC 9110, 15.5.14: the server MAY terminate the connection to prevent the client from continuing."""

@@ -36,7 +36,7 @@ def is_refused(tools, headers, request):
 @pytest.fixture
 def tools():
     tools = MirroredTools()
-    tools.learn(listed(tool()))
+    tools.learn({}, listed(tool()))
     return tools
 
 
@@ -55,18 +55,39 @@ def test_tool_that_was_not_listed_is_not_checked(tools):
 
 def test_later_list_replaces_what_an_earlier_one_said(tools):
     """MCP: after notifications/tools/list_changed a client lists again."""
-    tools.learn(listed(tool(header="Zone")))
+    tools.learn({}, listed(tool(header="Zone")))
     assert not is_refused(tools, {b"mcp-param-zone": b"eu", **WRONG}, call())
     assert is_refused(tools, RIGHT, call())
 
-    tools.learn(listed(tool(header=None)))
+    tools.learn({}, listed(tool(header=None)))
     assert not is_refused(tools, NONE, call())
+
+
+def test_what_one_caller_is_shown_does_not_bind_another():
+    """A server may show each principal other tools."""
+    tools = MirroredTools([b"authorization"])
+    first, second = {b"authorization": b"a"}, {b"authorization": b"b"}
+    tools.learn(first, listed(tool()))
+
+    assert is_refused(tools, {**WRONG, **first}, call())
+    assert not is_refused(tools, {**WRONG, **second}, call())
+    assert not is_refused(tools, WRONG, call())
+    tools.learn(second, listed(tool(header="Zone")))
+    assert is_refused(tools, {**WRONG, **first}, call())
+    assert is_refused(tools, {**RIGHT, **second}, call())
+
+
+def test_other_headers_do_not_tell_callers_apart():
+    """Only those that go upstream may decide what it lists."""
+    tools = MirroredTools([b"authorization"])
+    tools.learn({b"cookie": b"a"}, listed(tool()))
+    assert is_refused(tools, {**WRONG, b"cookie": b"b"}, call())
 
 
 def test_pages_of_a_list_add_up(tools):
     """MCP, pagination: tools/list comes in pages."""
-    tools.learn(listed(tool("u")))
-    tools.learn(listed())
+    tools.learn({}, listed(tool("u")))
+    tools.learn({}, listed())
 
     assert is_refused(tools, WRONG, call("t"))
     assert is_refused(tools, WRONG, call("u"))
@@ -79,8 +100,8 @@ def test_pages_of_a_list_add_up(tools):
 )  # fmt: skip
 def test_list_of_any_form_raises_nothing(tools, result):
     """What a server sends is relayed, whether we understand it or not."""
-    tools.learn(Response(b"1", result, b""))
-    tools.learn(Response(b"1", b"", b'{"code":1,"message":"x-mcp-header"}'))
+    tools.learn({}, Response(b"1", result, b""))
+    tools.learn({}, Response(b"1", b"", b'{"code":1,"message":"x-mcp-header"}'))
     assert not is_refused(tools, RIGHT, call("v"))
 
 
@@ -94,7 +115,7 @@ def test_longest_known_are_forgotten_first(monkeypatch):
     """A server that invents tools without end costs no more memory than the limit."""
     monkeypatch.setattr(mirror, "_MAX_TOOLS", 3)
     tools = MirroredTools()
-    tools.learn(listed(*[tool(name) for name in "abc"]))
-    tools.learn(listed(tool("a"), tool("d"), tool("e")))
+    tools.learn({}, listed(*[tool(name) for name in "abc"]))
+    tools.learn({}, listed(tool("a"), tool("d"), tool("e")))
 
     assert [name for name in "abcde" if is_refused(tools, WRONG, call(name))] == ["a", "d", "e"]

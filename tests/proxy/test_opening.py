@@ -129,6 +129,12 @@ async def test_anything_else_is_no_response(message, content_type):
     assert [text] == await read(held.replayed)
 
 
+async def test_event_stream_holds_no_bare_document():
+    """What is announced as events is read as events."""
+    held = await hold_opening(answer(json.dumps(result(1)).encode(), content_type=EVENTS)[0], b"1")
+    assert held.response is None
+
+
 async def test_error_is_a_response():
     """... whose error tells that no session is to be opened."""
     held = await hold_opening(answer(json.dumps(error(1, -32602, "no")).encode())[0], b"1")

@@ -77,6 +77,36 @@ class TestDocuments:
         assert await answer.read() == b"\x1f\x8b..."
 
 
+class TestLongDocuments:
+    """What is too long to be gathered streams, and nothing of ours gets into it."""
+
+    @pytest.mark.parametrize("headers", [{}, {"content-length": "600000"}])
+    async def test_no_heartbeat_gets_into_it(self, autojump_clock, kit, headers):
+        message = modern_request(1, "x")
+        call, response = await start_post(kit, message, headers=modern_headers(message))
+        call.respond(200, {"content-type": "application/json", **headers}, [b"x" * 300_000] * 2)
+        answer = await response()
+        await trio.sleep(100)
+        assert await answer.read() == b"x" * 600_000
+
+    async def test_no_last_word_gets_into_it(self, autojump_clock, kit):
+        await open_session(kit)
+        call, response = await start_post(kit, request(1, "x"))
+        call.respond(200, {"content-type": "application/json"}, [b"x" * 300_000] * 2)
+        answer = await response()
+        kit.app.finish_drain()
+        with pytest.raises(trio.BrokenResourceError):
+            await answer.read()
+
+    async def test_client_that_leaves_frees_it(self, autojump_clock, kit):
+        await open_session(kit)
+        call, response = await start_post(kit, request(1, "x"))
+        call.respond(200, {"content-type": "text/html"}, (b"x" * 65536 for _ in iter(int, 1)))
+        (await response()).leave()
+        with trio.fail_after(5):
+            await call.cancelled.wait()
+
+
 class TestDraining:
     async def test_new_requests_are_refused(self, autojump_clock, kit):
         kit.app.begin_drain()
@@ -127,8 +157,9 @@ class TestDraining:
         kit.app.finish_drain()
 
         answer = await response()
-        assert answer.status == 503
-        assert (await answer.json())["id"] == 1
+        error = await answer.json()
+        assert (answer.status, error["id"]) == (504, 1)
+        assert "check before sending it again" in error["error"]["message"]
         assert call.cancelled.is_set()
 
     async def test_unfinished_stream_is_told(self, autojump_clock, kit):
@@ -176,6 +207,18 @@ class TestStrandedCaller:
 
         answer = await stream.next_message()
         assert (answer["id"], answer["error"]["code"]) == (3, -32603)
+
+    async def test_stream_that_ends_within_an_event_is_cut(self, autojump_clock, kit):
+        """Nothing can be said there, and an orderly end would be a lie."""
+        await open_session(kit)
+        call, response = await start_post(kit, request(3, "x"))
+        events = call.open_events()
+        kit.nursery.start_soon(events.send_bytes, b"data: half")
+        stream = await response()
+        await stream.read_some()
+        events.end()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.read_some()
 
     async def test_answer_is_known_by_value_not_by_spelling(self, autojump_clock, kit):
         await open_session(kit)

@@ -31,7 +31,7 @@ def test_message_is_what_its_name_says(message, expected):
 MODERN = [
     modern_request(1, "server/discover"),
     modern_request("a", "tools/call", name="echo", arguments={"a": 1}),
-    modern_request(1, "tools/call", name=""),
+    modern_request(1, "tools/call", name="", uri="ignored"),
     modern_request(1, "tools/call", name=" padded "),
     modern_request(1, "prompts/get", name="世界"),
     modern_request(1, "resources/read", uri="file:///é", name="ignored"),

@@ -72,7 +72,7 @@ class ReverseProxyApp:
         exchange = Exchange(scope, receive, send)
         try:
             await self._serve(exchange)
-            log.debug("%s %s answered %d", exchange.method, exchange.path, exchange.status)
+            log.debug("%s %r answered %d", exchange.method, exchange.path, exchange.status)
         except ClientDisconnected as error:
             log.debug("%s", error)
         except Exception as error:  # noqa: BLE001 - the boundary: nothing may reach the server
@@ -131,9 +131,9 @@ async def _refuse(exchange: Exchange, error: Exception) -> None:
     if not isinstance(error, ShadowcatError):
         log.error("failed to handle a request", exc_info=error)
     elif isinstance(error, UpstreamError):
-        log.warning("%s %s: %s", exchange.method, exchange.path, error)
+        log.warning("%s %r: %s", exchange.method, exchange.path, error)
     else:
-        log.debug("%s %s answered %d: %s", exchange.method, exchange.path, answer.status, error)
+        log.debug("%s %r answered %d: %s", exchange.method, exchange.path, answer.status, error)
     if exchange.status:
         return
     request_id = exchange.request_id

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from socket import socket
 
 import attrs
 import trio
@@ -109,7 +110,19 @@ async def serve_reverse_proxy(
         ConfigError: The address cannot be bound.
     """
     stop = trio.Event() if shutdown is None else shutdown
-    sock = open_listening_socket(config.listener)
+    # Before anything else, so that its error comes alone.
+    with open_listening_socket(config.listener) as sock:
+        await _serve_on(sock, config, store, upstream, stop, task_status)
+
+
+async def _serve_on(
+    sock: socket,
+    config: ReverseProxyConfig,
+    store: SessionStore | None,
+    upstream: Upstream | None,
+    stop: trio.Event,
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
     async with (
         open_reverse_proxy_app(config, store=store, upstream=upstream) as app,
         trio.open_nursery() as nursery,

@@ -18,6 +18,11 @@ from .store import SessionStore
 
 log = logging.getLogger(__name__)
 
+_MAX_MINTED = 1000
+
+_MAX_FAREWELLS = 32
+"""Sessions that the upstream is told of at once when they expire."""
+
 
 @attrs.frozen(kw_only=True)
 class SessionConfig:
@@ -39,25 +44,33 @@ class _Activity:
 
     last_used: float
     in_use: int = 0
-    in_flight: dict[RawId, list[RawId]] = attrs.field(factory=dict)
-    """By the client's request id, the ids under which the requests went upstream."""
+    in_flight: dict[RawId, list[tuple[RawId, RawId]]] = attrs.field(factory=dict)
+    """Of requests under way, the client's id and the one that went upstream."""
+    minted: dict[RawId, RawId] = attrs.field(factory=dict)
+    """The client's id for each of the latest that were replaced."""
     listeners: set[trio.CancelScope] = attrs.field(factory=set)
 
     def take(self, request_id: RawId | None) -> RawId | None:
         """Return the id under which a request goes upstream, and keep it until `release`."""
         if request_id is None:
             return None
-        sent_ids = self.in_flight.setdefault(_key(request_id), [])
-        sent_ids.append(mint_id() if sent_ids else request_id)
-        return sent_ids[-1]
+        pairs = self.in_flight.setdefault(_key(request_id), [])
+        sent_id = request_id
+        if pairs:
+            sent_id = mint_id()
+            self.minted[sent_id] = request_id
+            if len(self.minted) > _MAX_MINTED:
+                del self.minted[next(iter(self.minted))]
+        pairs.append((request_id, sent_id))
+        return sent_id
 
     def release(self, request_id: RawId | None, sent_id: RawId | None) -> None:
         """Free what `take` returned."""
         if request_id is None or sent_id is None:
             return
-        sent_ids = self.in_flight[_key(request_id)]
-        sent_ids.remove(sent_id)
-        if not sent_ids:
+        pairs = self.in_flight[_key(request_id)]
+        pairs.remove((request_id, sent_id))
+        if not pairs:
             del self.in_flight[_key(request_id)]
 
 
@@ -136,10 +149,16 @@ class SessionManager:
         return session
 
     async def record_mode(self, session: Session, mode: ResponseMode) -> None:
-        """Keep *mode* as how the session's last answer was relayed."""
-        if session.response_mode is not mode:
+        """Keep *mode* as how the session's last answer was relayed.
+
+        Takes a second at most; a call does not fail because this does.
+        """
+        if session.response_mode is mode:
+            return
+        with trio.move_on_after(1):
             try:
-                await self.store.update_session(attrs.evolve(session, response_mode=mode))
+                current = await self.store.get_session(session.id)
+                await self.store.update_session(attrs.evolve(current, response_mode=mode))
             except SessionNotFound:
                 log.debug("session ended while a request in it was answered")
 
@@ -170,7 +189,15 @@ class SessionManager:
 
     def ids_in_flight(self, session: Session, request_id: RawId) -> Sequence[RawId]:
         """Return the ids under which requests that the client called *request_id* went upstream."""
-        return self._activity_of(session.id).in_flight.get(_key(request_id), ())
+        pairs = self._activity_of(session.id).in_flight.get(_key(request_id), ())
+        return [sent_id for own_id, sent_id in pairs if own_id == request_id]
+
+    def minted_ids(self, session: Session) -> Mapping[RawId, RawId]:
+        """Return the client's ids by those that replaced them, as they are at any time.
+
+        The latest thousand: the answer to one may come late, on a stream that is resumed.
+        """
+        return self._activity_of(session.id).minted
 
     @contextmanager
     def listen(self, session: Session) -> Generator[trio.CancelScope, None, None]:
@@ -184,35 +211,48 @@ class SessionManager:
                 activity.listeners.discard(scope)
 
     async def reap(self) -> None:
-        """End the sessions that have been idle for too long.
+        """End the sessions that have been idle for too long, here and then upstream.
 
         Safe to cancel: a session is either ended or untouched, though the
         upstream may then not have been told of one that is ended.
         """
         limit = trio.current_time() - self.config.max_idle
         idle = [key for key, seen in self._activities.items() if not seen.in_use and seen.last_used <= limit]
-        for session_id in idle:
-            try:
-                session = await self.store.get_session(session_id)
-            except SessionNotFound:
-                self._forget(session_id)
-                continue
-            # Ending the ones before took time, in which this one may have been used.
-            seen = self._activities.get(session_id)
-            if seen is None or seen.in_use or seen.last_used > limit:
-                continue
-            await self.end(session_id)
-            if self.on_expired is not None:
-                await self.on_expired(session)
-            await trio.lowlevel.checkpoint()
+        limiter = trio.CapacityLimiter(_MAX_FAREWELLS)
+        async with trio.open_nursery() as nursery:
+            for session_id in idle:
+                try:
+                    session = await self.store.get_session(session_id)
+                except SessionNotFound:
+                    self._forget(session_id)
+                    continue
+                # Reading it took time, in which it may have been used.
+                seen = self._activities.get(session_id)
+                if seen is None or seen.in_use or seen.last_used > limit:
+                    continue
+                await self.end(session_id)
+                await limiter.acquire_on_behalf_of(session_id)
+                nursery.start_soon(self._tell_expired, session, limiter)
         if idle:
             log.info("ended %d idle sessions", len(idle))
+
+    async def _tell_expired(self, session: Session, limiter: trio.CapacityLimiter) -> None:
+        try:
+            if self.on_expired is not None:
+                await self.on_expired(session)
+        finally:
+            limiter.release_on_behalf_of(session.id)
 
     async def run(self) -> None:
         """Reap until cancelled."""
         while True:
             await trio.sleep(self.config.reap_interval)
-            await self.reap()
+            try:
+                await self.reap()
+            except Exception:
+                # The boundary of housekeeping: a store or an upstream of the user's
+                # own that fails must not end the proxy.
+                log.exception("idle sessions could not be ended; trying again in %g s", self.config.reap_interval)
 
     def _activity_of(self, session_id: SessionId) -> _Activity:
         activity = self._activities.get(session_id)
