@@ -30,7 +30,7 @@ async def serve_both(bind, upstream, *, shutdown, task_status=trio.TASK_STATUS_I
 
         async def wait_shutdown():
             await shutdown.wait()
-            proxy.drain.begin()  # ends the streams on which clients only listen
+            proxy.begin_drain()  # ends the streams on which clients only listen
 
         hypercorn = Config.from_mapping(bind=[bind], graceful_timeout=10)
         await serve(app, hypercorn, shutdown_trigger=wait_shutdown, task_status=task_status)

@@ -42,7 +42,7 @@ class Fallback(Upstream):
 
 
 async def serve(bind, first, second, key, *, task_status=trio.TASK_STATUS_IGNORED):
-    async with httpx.AsyncHTTPTransport() as transport:
+    async with httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None)) as transport:
         signed = Signed(transport, key)
         upstream = Fallback(
             HttpUpstream(HttpUpstreamConfig(url=first), signed),

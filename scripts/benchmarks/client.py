@@ -22,11 +22,13 @@ class Answers:
     def __init__(self) -> None:
         self.complete = 0
         self.failed = 0
+        self.is_open = True
         self.parser = httptools.HttpResponseParser(self)
 
     def on_message_complete(self) -> None:
         self.complete += 1
         self.failed += self.parser.get_status_code() != 200
+        self.is_open = self.parser.should_keep_alive()
 
 
 class Load:
@@ -37,7 +39,7 @@ class Load:
         self._address = url.hostname or "", url.port or 80
         fields = {"Host": url.netloc, **order["headers"]}
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        self._head = f"POST {url.path} HTTP/1.1\r\n{head}Content-Length: "
+        self._head = f"POST {url.path or '/'} HTTP/1.1\r\n{head}Content-Length: "
         self._body = order["head"], order["tail"]
         self._ids = count(1)
         self.answers: list[Answers] = []
@@ -56,7 +58,7 @@ class Load:
                 await self._converse(stream, answers)
 
     async def _converse(self, stream: trio.SocketStream, answers: Answers) -> None:
-        while answers.parser.should_keep_alive() or not answers.complete:
+        while answers.is_open:
             sent = answers.complete
             await stream.send_all(self.request())
             while answers.complete == sent:

@@ -37,7 +37,7 @@ class Call(NamedTuple):
 
 def legacy_call(session_id: str) -> Call:
     """Return a call of some 300 bytes in a session."""
-    params = {"name": "search", "arguments": {**_ARGUMENTS, "filter": "x" * 70}}
+    params = {"name": "search", "arguments": {**_ARGUMENTS, "filter": "x" * 90}}
     return _call({**LEGACY_HEADERS, "Mcp-Session-Id": session_id}, params)
 
 
@@ -61,7 +61,6 @@ def initialize() -> str:
 
 
 def _call(headers: dict[str, str], params: dict[str, Any]) -> Call:
-    # Without an exponent or a quote around it, the mark is replaced by a bare number.
     body = json.dumps({"jsonrpc": "2.0", "id": ID_MARK, "method": "tools/call", "params": params})
     head, _, tail = body.partition(f'"{ID_MARK}"')
     return Call(headers, head, tail)

@@ -64,9 +64,10 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 def read_line(process: subprocess.Popen[str]) -> str:
     """Return what a program prints next."""
     assert process.stdout
+    assert isinstance(process.args, list)
     line = process.stdout.readline().strip()
     if not line:
-        raise Failed(f"{process.args} ended with status {process.wait()}")
+        raise Failed(f"{Path(process.args[0]).name} ended with status {process.wait()}; its reason is above")
     return line
 
 
@@ -111,7 +112,9 @@ def call(pid: int, url: str, message: Call, connections: int, seconds: float) ->
         found = _call_with_wrk(url, message, connections, seconds)
     else:
         order = {"url": url, "connections": connections, "seconds": seconds, **message._asdict()}
-        done = subprocess.run(python("client"), input=json.dumps(order), capture_output=True, text=True, check=True)
+        done = subprocess.run(python("client"), input=json.dumps(order), stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise Failed("the client failed; its reason is above")
         found = json.loads(done.stdout)
     cpu = cpu_seconds(pid) - before
     if found["failed"] or not found["calls"]:

@@ -67,4 +67,10 @@ async def serve_with_httpx(upstream_url: str) -> None:
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
-    trio.run({"bare": serve_bare, "listener": serve_listener, "httpx": serve_with_httpx}[name], *arguments)
+    match name:
+        case "bare":
+            trio.run(serve_bare)
+        case "listener":
+            trio.run(serve_listener)
+        case "httpx":
+            trio.run(serve_with_httpx, arguments[0])

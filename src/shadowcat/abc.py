@@ -1,6 +1,9 @@
 """The extension points: what you may implement yourself."""
 
+from .protocol import ResponseMode as ResponseMode
+from .session import SessionId as SessionId
 from .session import SessionStore as SessionStore
+from .session import UpstreamSessionId as UpstreamSessionId
 from .transport import Upstream as Upstream
 from .transport import UpstreamRequest as UpstreamRequest
 from .transport import UpstreamResponse as UpstreamResponse

@@ -22,6 +22,7 @@
     - UpstreamUnavailable     no connection: the upstream never saw the request
     - UpstreamDisconnected    it broke off: it may have acted on the request
     - UpstreamTimeout         it did not answer in time: it may still act on it
+    - UpstreamAbandoned       the proxy stopped waiting: it may still act on it
     - UpstreamRedirected      it answered with a redirect, which is not followed
 
 The message of each is a sentence for the person who has to act on it.  It goes
@@ -165,6 +166,10 @@ class UpstreamDisconnected(UpstreamError):
 
 class UpstreamTimeout(UpstreamError):
     """No answer in time; the upstream may still be acting on the request."""
+
+
+class UpstreamAbandoned(UpstreamError):
+    """The proxy shut down before the answer came; the upstream may still act."""
 
 
 class UpstreamRedirected(UpstreamError):

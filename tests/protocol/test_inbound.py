@@ -1,6 +1,7 @@
 """Which era a POST belongs to, and what it asks for."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,8 +27,12 @@ def headers(version=None, method=None, name=None):
     return {field: value.encode("latin-1") for field, value in fields.items() if value is not None}
 
 
-def route(fields, body):
-    return classify(fields, decode(json.dumps(body).encode()))
+def read(body) -> Any:
+    return decode(json.dumps(body).encode())
+
+
+def route(fields, body) -> Any:
+    return classify(fields, read(body))
 
 
 LEGACY = [
@@ -47,7 +52,7 @@ LEGACY = [
 @pytest.mark.parametrize(("fields", "body", "version"), LEGACY)
 def test_message_of_a_session_is_legacy(fields, body, version):
     """MCP 2025-06-18, streamable HTTP: the client MUST include MCP-Protocol-Version after initialization."""
-    assert LegacyMessage(decode(json.dumps(body).encode()), version) == route(fields, body)
+    assert LegacyMessage(read(body), version) == route(fields, body)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,7 @@ def test_message_of_a_session_is_legacy(fields, body, version):
 )
 def test_initialize_opens_a_session(fields):
     """MCP 2025-11-25, lifecycle: no version has been agreed upon yet, so the header does not matter."""
-    assert Initialize(decode(json.dumps(INITIALIZE).encode())) == route(fields, INITIALIZE)
+    assert Initialize(read(INITIALIZE)) == route(fields, INITIALIZE)
 
 
 @pytest.mark.parametrize("batch", [[INITIALIZE], [PING, INITIALIZE]])
@@ -84,7 +89,7 @@ MODERN = [
 @pytest.mark.parametrize(("fields", "body"), MODERN)
 def test_message_that_describes_itself_is_modern(fields, body):
     """MCP 2026-07-28, streamable HTTP: every POST MUST include an MCP-Protocol-Version header."""
-    assert ModernMessage(decode(json.dumps(body).encode())) == route(fields, body)
+    assert ModernMessage(read(body)) == route(fields, body)
 
 
 MISMATCHES = [

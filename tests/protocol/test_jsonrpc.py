@@ -1,6 +1,7 @@
 """JSON-RPC 2.0: what is read, what is refused, and what stays as it was."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -12,17 +13,24 @@ from shadowcat.protocol import (
     Notification,
     Request,
     Response,
+    cancelled_id,
     decode,
     error_body,
+    mint_id,
     peek,
     read_value,
+    replace_cancelled_id,
     replace_id,
 )
 
 IDS = [b"0", b'"0"', b'""', b"null", b"-1", b"1.5", b"1e3", b"9007199254740993", b'"\\u00e9"', '"é"'.encode(), b'" "']
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
@@ -38,6 +46,10 @@ nearly_json = st.lists(
     | st.sampled_from([b'"jsonrpc":"2.0"', b'"id":', b'"method":"x"', b'"params":', b'"result":', b'"error":', b"\\u"]),
     max_size=30,
 ).map(b"".join)
+
+
+def read(body, **limits) -> Any:
+    return decode(body, **limits)
 
 
 class TestDecode:
@@ -69,7 +81,7 @@ class TestDecode:
     )
     def test_response_has_a_result_or_an_error(self, members, response):
         """JSON-RPC 2.0, 5: either the result member or error member MUST be included."""
-        found = decode(b'{"jsonrpc":"2.0",' + members + b"}")
+        found = read(b'{"jsonrpc":"2.0",' + members + b"}")
 
         assert response == found
         assert (b"error" in members) == found.is_error
@@ -177,7 +189,7 @@ class TestDepth:
     @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"k":', b"}")])
     def test_limit_is_exact(self, limit, opening, closing):
         """A body as deep as the limit passes, one level more does not."""
-        assert b"1" == decode(nested(limit, opening, closing), max_depth=limit).id
+        assert b"1" == read(nested(limit, opening, closing), max_depth=limit).id
         with pytest.raises(InvalidRequest, match=str(limit)):
             decode(nested(limit + 1, opening, closing), max_depth=limit)
 
@@ -193,19 +205,19 @@ class TestDepth:
     def test_brackets_in_strings_do_not_count(self, text):
         """Only structure nests."""
         body = b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"' + text.encode() + b'"}}'
-        assert b"1" == decode(body, max_depth=2).id
+        assert b"1" == read(body, max_depth=2).id
 
     def test_brackets_after_a_string_count_again(self):
         """A string that ends in an escaped backslash has ended."""
         body = b'{"jsonrpc":"2.0","id":1,"method":"x","params":["\\\\",[[["[[[["]]]]}'
-        assert b"1" == decode(body, max_depth=5).id
+        assert b"1" == read(body, max_depth=5).id
         with pytest.raises(InvalidRequest):
             decode(body, max_depth=4)
 
     def test_siblings_are_not_depth(self):
         """Ten thousand lists beside each other are two levels deep in their message."""
         body = b'{"jsonrpc":"2.0","id":1,"method":"x","params":[' + b",".join([b"[]"] * 10_000) + b"]}"
-        assert b"1" == decode(body, max_depth=3).id
+        assert b"1" == read(body, max_depth=3).id
 
     @pytest.mark.parametrize("tail", [b'"' + b'\\"' * 500_000, b'""' * 500_000, b'"' + b"\\" * 1_000_001])
     def test_string_that_does_not_end_costs_linear_time(self, tail):
@@ -235,7 +247,7 @@ class TestReplaceId:
         text = json.dumps(message).encode().replace(b'"id": 0', b'"id": ' + old)
 
         found = replace_id(text, new)
-        assert decode(found).id == new
+        assert read(found).id == new
         assert {**message, "id": json.loads(new)} == json.loads(found)
 
     @pytest.mark.parametrize("body", [b"", b"[]", b"1", b"{", b"\xff"])
@@ -243,6 +255,40 @@ class TestReplaceId:
         """A batch has no id of its own."""
         with pytest.raises(ParseError):
             replace_id(body, b"1")
+
+
+class TestCancelledId:
+    CANCEL = (
+        b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":%s,"reason":"\\u00e9", "x":1.0}}'
+    )
+
+    @pytest.mark.parametrize("raw", IDS)
+    def test_id_is_read_and_replaced_to_the_letter(self, raw):
+        """MCP, Cancellation: the ID of the request to cancel; everything else stays as it was."""
+        message = self.CANCEL % raw
+
+        assert raw == cancelled_id(read(message).params)
+        assert json.loads(self.CANCEL % b'"new"') == json.loads(replace_cancelled_id(message, b'"new"'))
+        assert b'"reason":"\\u00e9","x":1.0' in replace_cancelled_id(message, b'"new"')
+
+    @pytest.mark.parametrize("params", [b"", b"{}", b"[]", b"5", b"{", b'{"request":1}'])
+    def test_cancellation_may_name_nothing(self, params):
+        """It is for the upstream to ignore."""
+        assert cancelled_id(params) is None
+
+    @pytest.mark.parametrize("message", [b"", b"[]", b"{}", b'{"params":5}', b'{"params":', b"\xff"])
+    def test_what_is_no_cancellation_is_refused(self, message):
+        """Nothing of it can be replaced."""
+        with pytest.raises(ParseError):
+            replace_cancelled_id(message, b"1")
+
+
+def test_minted_ids_are_strings_that_nobody_else_has():
+    """An id is a JSON string, and long enough to stand nowhere by accident."""
+    ids = {mint_id() for _ in range(1000)}
+
+    assert len(ids) == 1000
+    assert all(isinstance(json.loads(minted), str) and len(minted) > 24 for minted in ids)
 
 
 class TestPeek:

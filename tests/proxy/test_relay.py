@@ -77,9 +77,39 @@ class TestDocuments:
         assert await answer.read() == b"\x1f\x8b..."
 
 
+class TestLongDocuments:
+    """What is too long to be gathered streams, and nothing of ours gets into it."""
+
+    @pytest.mark.parametrize("headers", [{}, {"content-length": "600000"}])
+    async def test_no_heartbeat_gets_into_it(self, autojump_clock, kit, headers):
+        message = modern_request(1, "x")
+        call, response = await start_post(kit, message, headers=modern_headers(message))
+        call.respond(200, {"content-type": "application/json", **headers}, [b"x" * 300_000] * 2)
+        answer = await response()
+        await trio.sleep(100)
+        assert await answer.read() == b"x" * 600_000
+
+    async def test_no_last_word_gets_into_it(self, autojump_clock, kit):
+        await open_session(kit)
+        call, response = await start_post(kit, request(1, "x"))
+        call.respond(200, {"content-type": "application/json"}, [b"x" * 300_000] * 2)
+        answer = await response()
+        kit.app.finish_drain()
+        with pytest.raises(trio.BrokenResourceError):
+            await answer.read()
+
+    async def test_client_that_leaves_frees_it(self, autojump_clock, kit):
+        await open_session(kit)
+        call, response = await start_post(kit, request(1, "x"))
+        call.respond(200, {"content-type": "text/html"}, (b"x" * 65536 for _ in iter(int, 1)))
+        (await response()).leave()
+        with trio.fail_after(5):
+            await call.cancelled.wait()
+
+
 class TestDraining:
     async def test_new_requests_are_refused(self, autojump_clock, kit):
-        kit.app.drain.begin()
+        kit.app.begin_drain()
         response = await kit.client.post(request(1, "x"))
         assert response.status == 503
         assert response.headers["retry-after"]
@@ -91,7 +121,7 @@ class TestDraining:
         call = await kit.upstream.next_call()
         call.open_events()
         stream = await listening()
-        kit.app.drain.begin()
+        kit.app.begin_drain()
 
         with pytest.raises(trio.EndOfChannel):
             await stream.next_event()
@@ -102,7 +132,7 @@ class TestDraining:
         call, response = await start_post(kit, message, headers=modern_headers(message))
         call.open_events()
         stream = await response()
-        kit.app.drain.begin()
+        kit.app.begin_drain()
 
         answer = await stream.next_message()
         assert answer["id"] == "sub"
@@ -114,7 +144,7 @@ class TestDraining:
     async def test_call_may_finish(self, autojump_clock, kit):
         await open_session(kit)
         call, response = await start_post(kit, request(1, "x"))
-        kit.app.drain.begin()
+        kit.app.begin_drain()
         await trio.sleep(5)
         call.answer(result(1, done=True))
 
@@ -123,12 +153,13 @@ class TestDraining:
     async def test_unfinished_call_is_told(self, autojump_clock, kit):
         await open_session(kit)
         call, response = await start_post(kit, request(1, "x"))
-        kit.app.drain.begin()
-        kit.app.drain.finish()
+        kit.app.begin_drain()
+        kit.app.finish_drain()
 
         answer = await response()
-        assert answer.status == 503
-        assert (await answer.json())["id"] == 1
+        error = await answer.json()
+        assert (answer.status, error["id"]) == (504, 1)
+        assert "check before sending it again" in error["error"]["message"]
         assert call.cancelled.is_set()
 
     async def test_unfinished_stream_is_told(self, autojump_clock, kit):
@@ -136,7 +167,7 @@ class TestDraining:
         call, response = await start_post(kit, request(1, "x"))
         call.open_events()
         stream = await response()
-        kit.app.drain.finish()
+        kit.app.finish_drain()
 
         assert (await stream.next_message())["id"] == 1
         with pytest.raises(trio.EndOfChannel):
@@ -149,7 +180,7 @@ class TestDraining:
         stream = await response()
         kit.nursery.start_soon(events.send_bytes, b"data: half")
         assert await stream.read_some() == b"data: half"
-        kit.app.drain.finish()
+        kit.app.finish_drain()
 
         with pytest.raises(trio.BrokenResourceError):
             await stream.read_some()
@@ -157,11 +188,11 @@ class TestDraining:
     async def test_nothing_is_under_way_afterwards(self, autojump_clock, kit):
         await open_session(kit)
         call, response = await start_post(kit, request(1, "x"))
-        assert kit.app.drain.under_way == 1
+        assert kit.app.under_way == 1
         call.answer(result(1))
         await (await response()).json()
         await trio.testing.wait_all_tasks_blocked()
-        assert kit.app.drain.under_way == 0
+        assert kit.app.under_way == 0
 
 
 class TestStrandedCaller:
@@ -176,6 +207,18 @@ class TestStrandedCaller:
 
         answer = await stream.next_message()
         assert (answer["id"], answer["error"]["code"]) == (3, -32603)
+
+    async def test_stream_that_ends_within_an_event_is_cut(self, autojump_clock, kit):
+        """Nothing can be said there, and an orderly end would be a lie."""
+        await open_session(kit)
+        call, response = await start_post(kit, request(3, "x"))
+        events = call.open_events()
+        kit.nursery.start_soon(events.send_bytes, b"data: half")
+        stream = await response()
+        await stream.read_some()
+        events.end()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.read_some()
 
     async def test_answer_is_known_by_value_not_by_spelling(self, autojump_clock, kit):
         await open_session(kit)

@@ -14,9 +14,10 @@ from collections.abc import Iterable
 
 import attrs
 
-from ..errors import ForbiddenOrigin, MisdirectedHost
+from ..errors import ConfigError, ForbiddenOrigin, MisdirectedHost
 
 _LOCAL_NAMES = frozenset({"localhost"})
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:@/?#%\\\s]+))(?::[0-9]*)?")
 
 
@@ -25,14 +26,22 @@ def _normal(value: str) -> str:
 
 
 def _all_normal(values: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise ConfigError(f"{values!r} is one value where several are meant; write [{values!r}]")
     return tuple(map(_normal, values))
+
+
+def _check_origins(_instance: object, _attribute: object, origins: tuple[str, ...]) -> None:
+    for origin in origins:
+        if origin not in {"*", "null"} and not _ORIGIN.fullmatch(origin):
+            raise ConfigError(f"{origin!r} is not an origin; write it as browsers send it, https://app.example.com")
 
 
 @attrs.frozen(kw_only=True)
 class OriginConfig:
     """Who is let in beside this machine itself."""
 
-    allowed_origins: tuple[str, ...] = attrs.field(default=(), converter=_all_normal)
+    allowed_origins: tuple[str, ...] = attrs.field(default=(), converter=_all_normal, validator=_check_origins)
     """Origins as browsers send them, ``https://app.example.com``; ``*`` lets in every page."""
 
     allowed_hosts: tuple[str, ...] = attrs.field(default=(), converter=_all_normal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     configure_logging(args.log_level, args.log_format)
+    _raise_file_limit()
     try:
         return trio.run(partial(_run, args.run, args))
     except ShadowcatError as error:
@@ -54,6 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         for leaf in _leaves(ours):
             _print_error(leaf)
     return 1
+
+
+def _raise_file_limit() -> None:
+    """Allow as many connections as the system lets us: each stream takes two files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(command: Command, args: argparse.Namespace) -> int:

@@ -42,6 +42,7 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
     )
     parser.add_argument("--upstream", required=True, metavar="URL", help="the MCP server, with its path")
     parser.add_argument("--bind", default="127.0.0.1:8080", metavar="HOST:PORT", help="default: %(default)s")
+    parser.add_argument("--ca-file", metavar="PEM", help="trust these authorities for an https upstream")
     parser.add_argument("--path", default="/mcp", help="where clients find the endpoint; default: %(default)s")
     _add_header_options(parser)
     _add_limits(parser)
@@ -120,6 +121,7 @@ def build_config(args: argparse.Namespace) -> ReverseProxyConfig:
                 headers=[*map(_parse_header, args.upstream_header), *map(_read_header, args.upstream_header_env)],
                 connect_timeout=args.connect_timeout,
                 answer_timeout=args.answer_timeout,
+                ca_file=args.ca_file,
             ),
             listener=ListenerConfig(bind=args.bind),
             path=args.path,

@@ -25,13 +25,17 @@ from .jsonrpc import Notification as Notification
 from .jsonrpc import RawId as RawId
 from .jsonrpc import Request as Request
 from .jsonrpc import Response as Response
+from .jsonrpc import cancelled_id as cancelled_id
 from .jsonrpc import decode as decode
 from .jsonrpc import error_body as error_body
+from .jsonrpc import mint_id as mint_id
 from .jsonrpc import peek as peek
 from .jsonrpc import read_value as read_value
+from .jsonrpc import replace_cancelled_id as replace_cancelled_id
 from .jsonrpc import replace_id as replace_id
 from .media import ResponseMode as ResponseMode
 from .media import media_type as media_type
+from .methods import CANCELLED as CANCELLED
 from .methods import SUBSCRIPTIONS_LISTEN as SUBSCRIPTIONS_LISTEN
 from .methods import TOOLS_CALL as TOOLS_CALL
 from .methods import TOOLS_LIST as TOOLS_LIST

@@ -32,7 +32,19 @@ Headers = Mapping[bytes, bytes]
 """Header fields by lower-case name."""
 
 _SINGLE = frozenset(
-    {b"host", b"origin", b"content-type", b"content-length", SESSION_ID, PROTOCOL_VERSION, METHOD, NAME, LAST_EVENT_ID}
+    {
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"host",
+        LAST_EVENT_ID,
+        METHOD,
+        NAME,
+        b"origin",
+        PROTOCOL_VERSION,
+        SESSION_ID,
+    }
 )
 
 _TO_UPSTREAM = frozenset(
@@ -70,11 +82,13 @@ _TO_CLIENT = frozenset(
 
 _SENTINEL = re.compile(rb"=\?base64\?(.*)\?=", re.DOTALL)
 _SAFE_VALUE = re.compile(rb"[\t\x20-\x7e]*")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_MIRRORED_TYPES = ("string", "integer", "boolean")
 _DECIMAL = re.compile(r"(-?[0-9]+)(?:\.0+)?")
 
 
 def collect_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return *raw* by lower-case name; of fields that repeat, the last.
+    """Return *raw* by lower-case name; the values of a field that repeats are joined.
 
     Raises:
         InvalidRequest: A field that decides where the request goes repeats, so
@@ -82,9 +96,12 @@ def collect_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """
     headers: dict[bytes, bytes] = {}
     for name, value in raw:
-        if name in headers and (name in _SINGLE or name.startswith(PARAM_PREFIX)) and headers[name] != value:
+        if name not in headers:
+            headers[name] = value
+        elif name not in _SINGLE and not name.startswith(PARAM_PREFIX):
+            headers[name] += (b"; " if name == b"cookie" else b", ") + value
+        elif headers[name] != value:
             raise InvalidRequest(f"the {name.decode('latin-1')} header is given twice; send it once")
-        headers[name] = value
     return headers
 
 
@@ -94,10 +111,11 @@ def upstream_headers(headers: Headers, also: frozenset[bytes]) -> list[tuple[byt
     Never hop-by-hop fields, nor credentials unless *also* names them.  The
     session id and ``Last-Event-ID`` are not copied: they belong to one side.
     """
+    hop_by_hop = [name.strip() for name in headers.get(b"connection", b"").lower().split(b",")]
     passed = [
         (name, value)
         for name, value in headers.items()
-        if name in _TO_UPSTREAM or name in also or name.startswith(PARAM_PREFIX)
+        if (name in _TO_UPSTREAM or name in also or name.startswith(PARAM_PREFIX)) and name not in hop_by_hop
     ]
     passed.append((b"accept-encoding", b"identity"))
     return passed
@@ -178,9 +196,6 @@ def check_mirrored(headers: Headers, request: Request, version: str | None) -> N
             _expect("Mcp-Name", headers.get(NAME), name, request, is_encoded=True)
         elif name is None and NAME in headers:
             raise HeaderMismatch(f"the Mcp-Name header has no {name_param!r} param to mirror; drop it", request.id)
-    for field, value in headers.items():
-        if field.startswith(PARAM_PREFIX) and decode_value(value) is None:
-            raise HeaderMismatch(f"the {field.decode('latin-1')} header is malformed", request.id)
 
 
 def _expect(name: str, value: bytes | None, expected: str, request: Request, *, is_encoded: bool = False) -> None:
@@ -198,14 +213,20 @@ MirroredParams = Mapping[bytes, tuple[str, ...]]
 def mirrored_params(input_schema: Any) -> MirroredParams:
     """Return which arguments a tool with *input_schema* has mirrored (``x-mcp-header``).
 
-    Only properties that are reachable by ``properties`` alone count; others make
-    the tool invalid, and clients drop it.
+    Only properties that are reachable by ``properties`` alone count.  A declaration
+    that the specification calls invalid makes clients drop the tool, so that
+    nothing of it is checked.
     """
     found: dict[bytes, tuple[str, ...]] = {}
     for path, schema in _properties(input_schema, ()):
         token = schema.get("x-mcp-header")
-        if isinstance(token, str) and token.isascii():
-            found[PARAM_PREFIX + token.lower().encode()] = path
+        if token is None:
+            continue
+        is_valid = isinstance(token, str) and _TOKEN.fullmatch(token) and schema.get("type") in _MIRRORED_TYPES
+        field = PARAM_PREFIX + str(token).lower().encode() if is_valid else b""
+        if not field or field in found:
+            return {}
+        found[field] = path
     return found
 
 
@@ -235,7 +256,8 @@ def check_mirrored_params(headers: Headers, request: Request, mirrored: Mirrored
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
         said = decode_value(headers[field]) if field in headers else None
-        if not _is_same(said, value):
+        is_malformed = field in headers and said is None
+        if is_malformed or not _is_same(said, value):
             name = f"Mcp-Param-{field[len(PARAM_PREFIX) :].decode()}"
             raise HeaderMismatch(
                 f"the {name} header does not match the argument {'.'.join(path)!r}; call tools/list again", request.id

@@ -7,7 +7,8 @@ five different ids, and an answer made here carries the caller's to the letter.
 
 from __future__ import annotations
 
-import re
+import itertools
+import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,11 +19,8 @@ from ..errors import InvalidRequest, ParseError
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
-METHOD_NOT_FOUND: Final = -32601
-INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 HEADER_MISMATCH: Final = -32020
-UNSUPPORTED_PROTOCOL_VERSION: Final = -32022
 
 RawId = bytes
 """A request id as it stands in the JSON text."""
@@ -95,7 +93,11 @@ _encode = msgspec.json.Encoder().encode
 
 # A string that does not end is matched too: to fail and try again at each of its
 # escaped quotes would take quadratic time.
-_STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|([\[{])|([\]}])', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+
+_MAX_BATCH = 1000
+"""Messages of one batch."""
 
 _FORM_HINT = "send one JSON-RPC 2.0 request, notification or response"
 
@@ -135,22 +137,22 @@ def check_text(body: bytes, max_depth: int) -> None:
             body.decode()
         except UnicodeDecodeError as error:
             raise ParseError(f"the body is not UTF-8 (byte {error.start}); encode JSON as UTF-8") from None
-    if body.count(b"[") + body.count(b"{") <= max_depth:
-        return
-    depth = 0
-    for found in _STRUCTURE.finditer(body):
-        if found.start(1) >= 0:
-            depth += 1
-            if depth > max_depth:
-                raise InvalidRequest(f"the body is nested more than {max_depth} levels deep")
-        elif found.start(2) >= 0:
-            depth -= 1
+    if body.count(b"[") + body.count(b"{") > max_depth and _depth(body) > max_depth:
+        raise InvalidRequest(f"the body is nested more than {max_depth} levels deep", _salvage_id(body))
+
+
+def _depth(body: bytes) -> int:
+    """Return how deep JSON text is nested, in a few passes over it at the speed of C."""
+    # Without escaped backslashes and quotes, every other part between quotes is a string.
+    unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    structure = b"".join(unescaped.split(b'"')[::2]).translate(None, _NO_BRACKETS).translate(_STEPS)
+    return max(itertools.accumulate(memoryview(structure).cast("b")), default=0)
 
 
 def _read_batch(body: bytes) -> Batch:
     entries = _decode_batch(body)
-    if not entries:
-        raise InvalidRequest(f"an empty batch; {_FORM_HINT}")
+    if not 0 < len(entries) <= _MAX_BATCH:
+        raise InvalidRequest(f"a batch has 1 to {_MAX_BATCH} messages; {_FORM_HINT}")
     return Batch(tuple(_read(entry) for entry in entries))
 
 
@@ -205,6 +207,11 @@ def read_value(text: bytes) -> Any:
         return None
 
 
+def mint_id() -> RawId:
+    """Return a request id that nobody else uses: a long random string."""
+    return b'"shadowcat-%s"' % secrets.token_hex(12).encode()
+
+
 def replace_id(message: bytes, new_id: RawId) -> bytes:
     """Return *message* with another id and everything else as it was.
 
@@ -219,6 +226,31 @@ def replace_id(message: bytes, new_id: RawId) -> bytes:
         raise ParseError(f"not a JSON object ({error})") from None
     members["id"] = msgspec.Raw(new_id)
     return _encode(members)
+
+
+def replace_cancelled_id(message: bytes, new_id: RawId) -> bytes:
+    """Return a ``notifications/cancelled`` that names another request, and is else as it was.
+
+    Raises:
+        ParseError: *message* is not one.
+    """
+    try:
+        members = _decode_members(message)
+        params = _decode_members(members["params"])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
+        raise ParseError(f"not a cancellation ({error})") from None
+    params["requestId"] = msgspec.Raw(new_id)
+    members["params"] = msgspec.Raw(_encode(params))
+    return _encode(members)
+
+
+def cancelled_id(params: bytes) -> RawId | None:
+    """Return the id of the request that the params of a cancellation name."""
+    try:
+        found = _decode_members(params).get("requestId") if params else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if found is None else bytes(found)
 
 
 def error_body(request_id: RawId | None, code: int, message: str, data: Mapping[str, Any] | None = None) -> bytes:

@@ -7,6 +7,9 @@ from typing import Final
 INITIALIZE: Final = "initialize"
 """Opens a legacy session."""
 
+CANCELLED: Final = "notifications/cancelled"
+"""Names a request by its id, in the legacy era."""
+
 SUBSCRIPTIONS_LISTEN: Final = "subscriptions/listen"
 """Opens a modern notification stream: its answer may stay open for ever."""
 

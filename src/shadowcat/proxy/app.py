@@ -40,10 +40,27 @@ class ReverseProxyApp:
     """
 
     def __init__(self, config: AppConfig, routes: Routes, origins: OriginPolicy, drain: Drain) -> None:
-        self.drain = drain
+        self._drain = drain
         self._config = config
         self._routes = routes
         self._origins = origins
+
+    def begin_drain(self) -> None:
+        """End the streams on which clients only listen, and refuse new requests with 503.
+
+        For whoever serves the app: call it before stopping the server, which
+        would otherwise wait for those streams.  Calls under way are not disturbed.
+        """
+        self._drain.begin()
+
+    def finish_drain(self) -> None:
+        """Tell the callers that still wait for an answer that there will be none."""
+        self._drain.finish()
+
+    @property
+    def under_way(self) -> int:
+        """How many calls and listening streams there are now."""
+        return self._drain.under_way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -55,7 +72,7 @@ class ReverseProxyApp:
         exchange = Exchange(scope, receive, send)
         try:
             await self._serve(exchange)
-            log.debug("%s %s answered %d", exchange.method, exchange.path, exchange.status)
+            log.debug("%s %r answered %d", exchange.method, exchange.path, exchange.status)
         except ClientDisconnected as error:
             log.debug("%s", error)
         except Exception as error:  # noqa: BLE001 - the boundary: nothing may reach the server
@@ -74,7 +91,7 @@ class ReverseProxyApp:
                 if exchange.method == "OPTIONS":
                     await _answer_preflight(exchange, route)
                     return
-            if self.drain.is_draining:
+            if self._drain.is_draining:
                 raise draining_error()
         await route.handler(exchange.method)(exchange)
 
@@ -114,9 +131,9 @@ async def _refuse(exchange: Exchange, error: Exception) -> None:
     if not isinstance(error, ShadowcatError):
         log.error("failed to handle a request", exc_info=error)
     elif isinstance(error, UpstreamError):
-        log.warning("%s %s: %s", exchange.method, exchange.path, error)
+        log.warning("%s %r: %s", exchange.method, exchange.path, error)
     else:
-        log.debug("%s %s answered %d: %s", exchange.method, exchange.path, answer.status, error)
+        log.debug("%s %r answered %d: %s", exchange.method, exchange.path, answer.status, error)
     if exchange.status:
         return
     request_id = exchange.request_id

@@ -7,12 +7,19 @@ from contextlib import contextmanager
 
 import trio
 
-from ..errors import Draining
+from ..errors import Draining, UpstreamAbandoned
 
 
 def draining_error() -> Draining:
     """Return what a client is told whose request cannot be served any more."""
     return Draining("the proxy is shutting down; send the request again in a few seconds")
+
+
+def abandoned_error() -> UpstreamAbandoned:
+    """Return what a client is told whose request the upstream has, and who will not see the answer."""
+    return UpstreamAbandoned(
+        "the proxy is shutting down and the upstream may still act on the request; check before sending it again"
+    )
 
 
 class Drain:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -19,9 +21,11 @@ from ..errors import (
     SessionRequired,
     UnsupportedMediaType,
     UpstreamError,
+    UpstreamTimeout,
 )
 from ..protocol import (
     BATCH_VERSION,
+    CANCELLED,
     LAST_EVENT_ID,
     LEGACY_VERSIONS,
     SESSION_ID,
@@ -33,27 +37,32 @@ from ..protocol import (
     LegacyMessage,
     Message,
     ModernMessage,
+    Notification,
     Request,
     Response,
+    cancelled_id,
     classify,
     decode,
     is_modern,
     media_type,
     read_value,
+    replace_cancelled_id,
     replace_id,
     upstream_headers,
 )
 from ..session import Session, SessionManager, UpstreamSessionId, parse_session_id
 from ..transport import Exchange, Upstream, UpstreamRequest, UpstreamResponse
-from .drain import Drain, draining_error
+from .drain import Drain, abandoned_error
 from .mirror import MirroredTools
 from .opening import hold_opening
 from .relay import AnswerRelay
-from .restore import IdRestorer, mint_id
+from .restore import IdRestorer
 
 log = logging.getLogger(__name__)
 
 _NO_SUCH_SESSION = "no such session; send initialize, without Mcp-Session-Id, to open another"
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 _NEVER_FORWARDED = frozenset(
     {
@@ -77,6 +86,10 @@ _END_UPSTREAM_TIMEOUT = 5.0
 
 
 def _field_names(names: Iterable[str]) -> frozenset[bytes]:
+    if isinstance(names, str):
+        raise ConfigError(f"{names!r} is one header where several are meant; write [{names!r}]")
+    if wrong := [name for name in names if not _TOKEN.fullmatch(name.strip())]:
+        raise ConfigError(f"{wrong[0]!r} is no header name; write for example Authorization")
     fields = frozenset(name.strip().lower().encode("latin-1") for name in names)
     if refused := fields & _NEVER_FORWARDED:
         raise ConfigError(f"{min(refused).decode()} cannot be forwarded; it belongs to one connection or session")
@@ -96,6 +109,9 @@ class EndpointConfig:
     body_timeout: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
     """Seconds a client has to send its request body."""
 
+    initialize_timeout: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
+    """Seconds the upstream has to finish its answer to ``initialize`` once it has begun it."""
+
     heartbeat_interval: float = attrs.field(default=15.0, validator=attrs.validators.gt(0))
     """Seconds of silence on an event stream after which a comment is sent."""
 
@@ -111,7 +127,7 @@ class McpEndpoint:
         self._upstream = upstream
         self._sessions = sessions
         self._drain = drain
-        self._mirrored = MirroredTools()
+        self._mirrored = MirroredTools(config.forward_headers)
 
     async def post(self, exchange: Exchange) -> None:
         """Relay one message (or, in 2025-03-26, a batch)."""
@@ -141,10 +157,10 @@ class McpEndpoint:
         session = await self._session(exchange)
         self._check_version(exchange, session)
         relay = AnswerRelay(exchange, self._config.heartbeat_interval)
+        relay.restorer = IdRestorer(self._sessions.minted_ids(session))
 
         async def serve() -> None:
             async with self._send(exchange, "GET", session=session) as answer:
-                await self._note_status(session, answer)
                 await relay.relay(answer)
 
         with self._sessions.use(session), self._sessions.listen(session) as ended, self._drain.listen() as draining:
@@ -152,7 +168,7 @@ class McpEndpoint:
         if ended.cancelled_caught:
             await relay.part(SessionNotFound(_NO_SUCH_SESSION))
         elif draining.cancelled_caught:
-            await relay.part(draining_error())
+            await relay.part(abandoned_error())
 
     async def delete(self, exchange: Exchange) -> None:
         """End a legacy session, here and upstream."""
@@ -168,14 +184,16 @@ class McpEndpoint:
 
         Takes a few seconds at most.  Cancel safe: the upstream may not have been told.
         """
-        if session.upstream_session_id is None:
+        with trio.move_on_after(_END_UPSTREAM_TIMEOUT):
+            await self._end_upstream(session.upstream_session_id)
+
+    async def _end_upstream(self, upstream_session_id: UpstreamSessionId | None) -> None:
+        if upstream_session_id is None:
             return
-        headers = _session_headers(session)
         try:
-            with trio.move_on_after(_END_UPSTREAM_TIMEOUT):
-                answer = await self._upstream.send(UpstreamRequest("DELETE", headers))
-                await answer.aclose()
-                log.debug("upstream answered %d to the end of a session", answer.status)
+            answer = await self._upstream.send(UpstreamRequest("DELETE", _session_headers(upstream_session_id)))
+            await answer.aclose()
+            log.debug("upstream answered %d to the end of a session", answer.status)
         except (UpstreamError, RemoteProtocolError) as error:
             log.warning("a session may still be open upstream: %s", error)
 
@@ -186,22 +204,43 @@ class McpEndpoint:
         into the head of ours.
         """
         relay = AnswerRelay(exchange, self._config.heartbeat_interval, request.id)
-        with self._drain.call() as scope:
+        left_upstream: UpstreamSessionId | None = None
+
+        async def serve() -> None:
+            nonlocal left_upstream
             async with self._sessions.reserve(), self._send(exchange, "POST", body) as answer:
-                opening = await hold_opening(answer, request.id)
+                left_upstream = _upstream_session_id(answer)
+                with trio.move_on_after(self._config.initialize_timeout) as waiting:
+                    opening = await hold_opening(answer, request.id)
+                if waiting.cancelled_caught:
+                    raise UpstreamTimeout("the upstream did not finish its answer to initialize; try again")
                 headers: list[tuple[bytes, bytes]] = []
                 if opening.response is not None and not opening.response.is_error:
-                    session = await self._open(request, opening.response, answer)
+                    session = await self._open(request, opening.response, answer, left_upstream)
+                    left_upstream = None
                     headers.append((SESSION_ID, session.id.encode("ascii")))
                 await relay.relay(opening.replayed, headers)
-        if scope.cancelled_caught:
-            await relay.part(draining_error())
 
-    async def _open(self, request: Request, response: Response, answer: UpstreamResponse) -> Session:
-        upstream_id = answer.header(SESSION_ID)
+        try:
+            with self._drain.call() as scope:
+                await relay.attend(serve)
+        finally:
+            # Nobody will ever use a session that the upstream opened and we did not.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _END_UPSTREAM_TIMEOUT):
+                await self._end_upstream(left_upstream)
+        if scope.cancelled_caught:
+            await relay.part(abandoned_error())
+
+    async def _open(
+        self,
+        request: Request,
+        response: Response,
+        answer: UpstreamResponse,
+        upstream_session_id: UpstreamSessionId | None,
+    ) -> Session:
         params, result = read_value(request.params), read_value(response.result)
         return await self._sessions.create(
-            None if upstream_id is None else UpstreamSessionId(upstream_id.decode("latin-1")),
+            upstream_session_id,
             params if isinstance(params, dict) else {},
             result if isinstance(result, dict) else {},
             answer.mode,
@@ -217,24 +256,43 @@ class McpEndpoint:
             raise InvalidRequest(f"batches exist in {BATCH_VERSION} only; send one message a request")
         request_id = message.id if isinstance(message, Request) else None
         relay = AnswerRelay(exchange, self._config.heartbeat_interval, request_id)
-        with self._sessions.use(session, request_id) as is_taken, self._drain.call() as scope:
-            if is_taken and request_id is not None:
-                minted = mint_id()
-                relay.restorer = IdRestorer(minted, request_id)
-                body = replace_id(body, minted)
+        if isinstance(message, Notification) and message.method == CANCELLED:
+            body = self._translate_cancelled(session, body, message)
+            if not body:
+                await exchange.respond(202, [])
+                return
+        with self._sessions.use(session, request_id) as sent_id, self._drain.call() as scope:
+            if request_id is not None and sent_id is not None and sent_id is not request_id:
+                relay.restorer = IdRestorer(self._sessions.minted_ids(session))
+                body = replace_id(body, sent_id)
             async with self._send(exchange, "POST", body, session) as answer:
                 await self._note_status(session, answer)
-                if _is_owed_answer(message) or not 200 <= answer.status < 300:
-                    await self._sessions.record_mode(session, answer.mode)
-                    await relay.relay(answer)
-                else:
+                if _is_accepted(message, answer):
                     await exchange.respond(202, [])
+                else:
+                    await relay.relay(answer)
+                    await self._sessions.record_mode(session, answer.mode)
         if scope.cancelled_caught:
-            await relay.part(draining_error())
+            await relay.part(abandoned_error())
+
+    def _translate_cancelled(self, session: Session, body: bytes, message: Notification) -> bytes:
+        """Return the cancellation to send on; empty if one may not be.
+
+        A client that uses one id for several calls at once does not say which of
+        them it cancels, and must not cancel another's: a cancellation may be ignored.
+        """
+        request_id = cancelled_id(message.params)
+        sent_ids = () if request_id is None else self._sessions.ids_in_flight(session, request_id)
+        if len(sent_ids) > 1:
+            log.debug("a cancellation that several calls could be meant by is dropped")
+            return b""
+        if sent_ids and sent_ids[0] != request_id:
+            return replace_cancelled_id(body, sent_ids[0])
+        return body
 
     async def _relay_modern(self, exchange: Exchange, body: bytes, message: Message) -> None:
         """Relay a message that stands for itself.  The client's leaving cancels it."""
-        relay = AnswerRelay(exchange, self._config.heartbeat_interval)
+        relay = AnswerRelay(exchange, self._config.heartbeat_interval, can_resume=False)
         is_listening = False
         if isinstance(message, Request):
             is_listening = message.method == SUBSCRIPTIONS_LISTEN
@@ -243,18 +301,21 @@ class McpEndpoint:
             else:
                 relay.request_id = message.id
             if message.method == TOOLS_LIST:
-                relay.on_response = self._mirrored.learn
+                relay.on_response = partial(self._mirrored.learn, exchange.headers)
             elif message.method == TOOLS_CALL:
                 self._mirrored.check(exchange.headers, message)
 
         async def serve() -> None:
             async with self._send(exchange, "POST", body) as answer:
-                await relay.relay(answer)
+                if _is_accepted(message, answer):
+                    await exchange.respond(202, [])
+                else:
+                    await relay.relay(answer)
 
         with self._drain.listen() if is_listening else self._drain.call() as scope:
             await relay.attend(serve)
         if scope.cancelled_caught:
-            await relay.part(draining_error())
+            await relay.part(abandoned_error())
 
     async def _session(self, exchange: Exchange) -> Session:
         value = exchange.headers.get(SESSION_ID)
@@ -280,7 +341,7 @@ class McpEndpoint:
         """Send a client's request on, once, and give the answer up at the end of the block."""
         headers = upstream_headers(exchange.headers, self._config.forward_headers)
         if session is not None:
-            headers.extend(_session_headers(session))
+            headers.extend(_session_headers(session.upstream_session_id))
             if method == "GET" and (cursor := exchange.headers.get(LAST_EVENT_ID)) is not None:
                 headers.append((LAST_EVENT_ID, cursor))
         answer = await self._upstream.send(UpstreamRequest(method, headers, body))
@@ -295,16 +356,19 @@ class McpEndpoint:
             await self._sessions.end(session.id)
 
 
-def _session_headers(session: Session) -> list[tuple[bytes, bytes]]:
-    if session.upstream_session_id is None:
-        return []
-    return [(SESSION_ID, session.upstream_session_id.encode("latin-1"))]
+def _upstream_session_id(answer: UpstreamResponse) -> UpstreamSessionId | None:
+    value = answer.header(SESSION_ID)
+    return None if value is None else UpstreamSessionId(value.decode("latin-1"))
 
 
-def _is_owed_answer(message: Message | Batch) -> bool:
-    if isinstance(message, Batch):
-        return any(isinstance(entry, Request) for entry in message.messages)
-    return isinstance(message, Request)
+def _session_headers(upstream_session_id: UpstreamSessionId | None) -> list[tuple[bytes, bytes]]:
+    return [] if upstream_session_id is None else [(SESSION_ID, upstream_session_id.encode("latin-1"))]
+
+
+def _is_accepted(message: Message | Batch, answer: UpstreamResponse) -> bool:
+    """Whether *message* is owed no answer, and the upstream does not refuse it."""
+    messages = message.messages if isinstance(message, Batch) else (message,)
+    return 200 <= answer.status < 300 and not any(isinstance(entry, Request) for entry in messages)
 
 
 def _subscription_end(request: Request) -> bytes:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ..protocol import Headers, MirroredParams, Request, Response, check_mirrored_params, mirrored_params, read_value
 
 _MAX_TOOLS = 10_000
+
+_Tool = tuple[int, str]
 
 
 class MirroredTools:
@@ -12,22 +16,28 @@ class MirroredTools:
 
     A tool that was not seen in a ``tools/list`` answer is not checked here; the
     upstream checks every call itself.  Bounded: the longest known is forgotten first.
+
+    Args:
+        credentials: The headers that go upstream and may decide what it lists:
+            what one caller is shown does not bind another.
     """
 
-    def __init__(self) -> None:
-        self._tools: dict[str, MirroredParams] = {}
+    def __init__(self, credentials: Collection[bytes] = ()) -> None:
+        self._credentials = sorted(credentials)
+        self._tools: dict[_Tool, MirroredParams] = {}
 
-    def learn(self, response: Response) -> None:
-        """Take note of the answer to a ``tools/list`` request."""
+    def learn(self, headers: Headers, response: Response) -> None:
+        """Take note of the answer to a ``tools/list`` request that had *headers*."""
+        caller = self._caller(headers)
         if b"x-mcp-header" not in response.result and not self._tools:
             return
         result = read_value(response.result)
         tools = result.get("tools") if isinstance(result, dict) else None
         for tool in tools if isinstance(tools, list) else ():
             if isinstance(tool, dict) and isinstance(name := tool.get("name"), str):
-                self._tools.pop(name, None)
+                self._tools.pop((caller, name), None)
                 if mirrored := mirrored_params(tool.get("inputSchema")):
-                    self._tools[name] = mirrored
+                    self._tools[caller, name] = mirrored
         while len(self._tools) > _MAX_TOOLS:
             del self._tools[next(iter(self._tools))]
 
@@ -41,5 +51,9 @@ class MirroredTools:
             return
         params = read_value(request.params)
         name = params.get("name") if isinstance(params, dict) else None
-        if isinstance(name, str) and name in self._tools:
-            check_mirrored_params(headers, request, self._tools[name])
+        if isinstance(name, str) and (mirrored := self._tools.get((self._caller(headers), name))):
+            check_mirrored_params(headers, request, mirrored)
+
+    def _caller(self, headers: Headers) -> int:
+        # A hash, so that no credential is kept.
+        return hash(tuple(headers.get(name) for name in self._credentials))

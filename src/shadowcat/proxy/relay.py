@@ -8,7 +8,7 @@ a client that reads slowly slows the upstream down.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import attrs
 import trio
@@ -40,6 +40,10 @@ _SMALL = 256 * 1024
 _WATCHED = 4 * 1024 * 1024
 """Bytes of one event that are looked at; a longer one passes unread."""
 
+_NO_ANSWER = (
+    "the upstream ended the stream without an answer and may have acted on the request; check before sending it again"
+)
+
 _EVENT_HEADERS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
 
@@ -61,7 +65,12 @@ class AnswerRelay:
     on_response: Callable[[Response], None] | None = None
     """Told of the answer as it passes, if it is not too long to be read."""
 
+    can_resume: bool = True
+    """Whether a client that has seen an event id can come back for the rest."""
+
     _stream: BodyStream | None = None
+    """The event stream, once it is open; never a document, to which nothing may be added."""
+
     _boundary: SSEBoundary = attrs.field(factory=SSEBoundary)
     _decoder: SSEDecoder | None = None
     _is_attended: bool = False
@@ -108,12 +117,13 @@ class AnswerRelay:
         """
         headers = [*client_headers(answer.headers), *headers]
         match answer.mode:
-            case ResponseMode.SSE_STREAM if self._is_attended:
-                await self._relay_events(answer, headers)
             case ResponseMode.SSE_STREAM:
-                await self.attend(lambda: self._relay_events(answer, headers))
+                await self._attended(lambda: self._relay_events(answer, headers))
             case _:
                 await self._relay_document(answer, headers)
+
+    async def _attended(self, serve: Callable[[], Awaitable[None]]) -> None:
+        await (serve() if self._is_attended else self.attend(serve))
 
     async def _relay_document(self, answer: UpstreamResponse, headers: list[tuple[bytes, bytes]]) -> None:
         parts: list[bytes] = []
@@ -127,12 +137,17 @@ class AnswerRelay:
         else:
             await self._respond(answer, headers, b"".join(parts) + self._flushed())
             return
+        await self._attended(lambda: self._stream_document(answer, headers, b"".join(parts), body))
+
+    async def _stream_document(
+        self, answer: UpstreamResponse, headers: list[tuple[bytes, bytes]], begin: bytes, body: AsyncIterator[bytes]
+    ) -> None:
         length = answer.header(b"content-length")
         if length is not None and self.restorer is None:
             headers.append((b"content-length", length))
-        self._stream = stream = await self.exchange.open_stream(answer.status, headers)
+        stream = await self.exchange.open_stream(answer.status, headers)
         try:
-            await stream.write(b"".join(parts))
+            await stream.write(begin)
             async for chunk in body:
                 await stream.write(self._restored(chunk))
         except (UpstreamError, ProtocolError) as error:
@@ -173,7 +188,7 @@ class AnswerRelay:
             await stream.write(data)
 
     def _observe(self, event: SSEEvent) -> None:
-        if event.id:
+        if event.id and self.can_resume:
             self._is_resumable = True
         if event.is_truncated:
             # Too long to be read: as good as certainly the answer.
@@ -195,9 +210,8 @@ class AnswerRelay:
         """
         is_stranded = self.request_id is not None and not (self._is_answered or self._is_resumable)
         if is_stranded and self._boundary.is_between_events:
-            error = cut or UpstreamDisconnected("the upstream ended the stream without an answer; try again")
-            await self._last_word(stream, error)
-        elif cut is None:
+            await self._last_word(stream, cut or UpstreamDisconnected(_NO_ANSWER))
+        elif cut is None and not is_stranded:
             await stream.end()
 
     async def part(self, error: ShadowcatError) -> None:

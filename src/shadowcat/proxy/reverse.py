@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from socket import socket
 
 import attrs
 import trio
@@ -19,12 +22,16 @@ from .drain import Drain
 from .endpoint import EndpointConfig, McpEndpoint
 from .routes import build_routes
 
+log = logging.getLogger(__name__)
+
+_PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
+
 _LAST_WORDS = 0.9
 """The part of the shutdown timeout after which calls are told that they failed."""
 
 
 def _check_path(_instance: object, _attribute: object, value: str) -> None:
-    if not value.startswith("/") or value in {"/health", "/ready"}:
+    if not _PATH.fullmatch(value) or value in {"/health", "/ready"}:
         raise ConfigError(f"{value!r} cannot be the MCP path; choose one like /mcp")
 
 
@@ -103,7 +110,19 @@ async def serve_reverse_proxy(
         ConfigError: The address cannot be bound.
     """
     stop = trio.Event() if shutdown is None else shutdown
-    sock = open_listening_socket(config.listener)
+    # Before anything else, so that its error comes alone.
+    with open_listening_socket(config.listener) as sock:
+        await _serve_on(sock, config, store, upstream, stop, task_status)
+
+
+async def _serve_on(
+    sock: socket,
+    config: ReverseProxyConfig,
+    store: SessionStore | None,
+    upstream: Upstream | None,
+    stop: trio.Event,
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
     async with (
         open_reverse_proxy_app(config, store=store, upstream=upstream) as app,
         trio.open_nursery() as nursery,
@@ -120,16 +139,17 @@ async def serve_reverse_proxy(
             )
             nursery.cancel_scope.cancel()
 
-        nursery.start_soon(_drain_at, stop, app.drain, config.shutdown_timeout)
+        nursery.start_soon(_drain_at, stop, app, config.shutdown_timeout)
         urls = await nursery.start(serve)
         task_status.started([url + config.path for url in urls])
 
 
-async def _drain_at(shutdown: trio.Event, drain: Drain, timeout: float) -> None:  # noqa: ASYNC109
+async def _drain_at(shutdown: trio.Event, app: ReverseProxyApp, timeout: float) -> None:  # noqa: ASYNC109
     await shutdown.wait()
-    drain.begin()
+    log.info("shutting down: %d requests are under way, and have %g s", app.under_way, timeout)
+    app.begin_drain()
     await trio.sleep(timeout * _LAST_WORDS)
-    drain.finish()
+    app.finish_drain()
 
 
 class ReverseProxyServer:
@@ -144,11 +164,10 @@ class ReverseProxyServer:
         self.config = config
         self._store = store
         self._upstream = upstream
-        self._shutdown: trio.Event | None = None
+        self._shutdown = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `shutdown` is called; see `serve_reverse_proxy`."""
-        self._shutdown = trio.Event()
+        """Serve until `shutdown` is called; see `serve_reverse_proxy`.  Once only."""
         await serve_reverse_proxy(
             self.config,
             store=self._store,
@@ -158,9 +177,8 @@ class ReverseProxyServer:
         )
 
     def shutdown(self) -> None:
-        """Begin to shut down gracefully.  Does nothing if it is not running."""
-        if self._shutdown is not None:
-            self._shutdown.set()
+        """Begin to shut down gracefully, or do so as soon as it runs."""
+        self._shutdown.set()
 
 
 class ReverseProxyServerBuilder:

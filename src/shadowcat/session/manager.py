@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -13,12 +13,17 @@ import attrs
 import trio
 
 from ..errors import SessionConflict, SessionLimitReached, SessionNotFound, StoreError
-from ..protocol import RawId, ResponseMode
+from ..protocol import RawId, ResponseMode, mint_id
 from .model import Session, SessionId, UpstreamSessionId, new_session_id
 from .persistence import PersistenceConfig, PersistenceWorker
 from .store import Activity, SessionStore
 
 log = logging.getLogger(__name__)
+
+_MAX_MINTED = 1000
+
+_MAX_FAREWELLS = 32
+"""Sessions that the upstream is told of at once when they expire."""
 
 _GONE = "no such session; send initialize, without Mcp-Session-Id, to open another"
 
@@ -59,8 +64,39 @@ class _Presence:
     """By trio's clock."""
     last_stored: float = -math.inf
     in_use: int = 0
-    ids_in_flight: set[RawId] = attrs.field(factory=set)
+    in_flight: dict[RawId, list[tuple[RawId, RawId]]] = attrs.field(factory=dict)
+    """Of requests under way, the client's id and the one that went upstream."""
+    minted: dict[RawId, RawId] = attrs.field(factory=dict)
+    """The client's id for each of the latest that were replaced."""
     listeners: set[trio.CancelScope] = attrs.field(factory=set)
+
+    def take(self, request_id: RawId | None) -> RawId | None:
+        """Return the id under which a request goes upstream, and keep it until `release`."""
+        if request_id is None:
+            return None
+        pairs = self.in_flight.setdefault(_key(request_id), [])
+        sent_id = request_id
+        if pairs:
+            sent_id = mint_id()
+            self.minted[sent_id] = request_id
+            if len(self.minted) > _MAX_MINTED:
+                del self.minted[next(iter(self.minted))]
+        pairs.append((request_id, sent_id))
+        return sent_id
+
+    def release(self, request_id: RawId | None, sent_id: RawId | None) -> None:
+        """Free what `take` returned."""
+        if request_id is None or sent_id is None:
+            return
+        pairs = self.in_flight[_key(request_id)]
+        pairs.remove((request_id, sent_id))
+        if not pairs:
+            del self.in_flight[_key(request_id)]
+
+
+def _key(request_id: RawId) -> RawId:
+    """Return what ids that a careless server takes for the same have in common."""
+    return request_id.strip(b'"')
 
 
 class SessionManager:
@@ -166,9 +202,13 @@ class SessionManager:
         return session
 
     async def record_mode(self, session: Session, mode: ResponseMode) -> None:
-        """Keep *mode* as how the session's last answer was relayed."""
+        """Keep *mode* as how the session's last answer was relayed.
+
+        Takes a second at most; a call does not fail because this does.
+        """
         if session.response_mode is not mode:
-            await self._change(session.id, lambda current: attrs.evolve(current, response_mode=mode))
+            with trio.move_on_after(1):
+                await self._change(session.id, lambda current: attrs.evolve(current, response_mode=mode))
 
     def record_event_id(self, session: Session, event_id: str) -> None:
         """Have *event_id* stored as the session's last, a little later."""
@@ -191,25 +231,33 @@ class SessionManager:
             log.debug("session was ended already")
 
     @contextmanager
-    def use(self, session: Session, request_id: RawId | None = None) -> Generator[bool, None, None]:
+    def use(self, session: Session, request_id: RawId | None = None) -> Generator[RawId | None, None, None]:
         """Keep the session from expiring while a request in it is under way.
 
-        Yields whether *request_id* is in flight in this session already.  Ids that
-        differ only in type count as the same: there are servers that mix them up.
+        Yields the id to send upstream: *request_id*, or another if that is in flight
+        in this session already.
         """
         presence = self._presence_of(session)
-        key = request_id.strip(b'"') if request_id is not None else None
-        is_taken = key in presence.ids_in_flight
+        sent_id = presence.take(request_id)
         presence.in_use += 1
-        if key is not None and not is_taken:
-            presence.ids_in_flight.add(key)
         try:
-            yield is_taken
+            yield sent_id
         finally:
             presence.in_use -= 1
             self._note_use(session.id, presence)
-            if key is not None and not is_taken:
-                presence.ids_in_flight.discard(key)
+            presence.release(request_id, sent_id)
+
+    def ids_in_flight(self, session: Session, request_id: RawId) -> Sequence[RawId]:
+        """Return the ids under which requests that the client called *request_id* went upstream."""
+        pairs = self._presence_of(session).in_flight.get(_key(request_id), ())
+        return [sent_id for own_id, sent_id in pairs if own_id == request_id]
+
+    def minted_ids(self, session: Session) -> Mapping[RawId, RawId]:
+        """Return the client's ids by those that replaced them, as they are at any time.
+
+        The latest thousand: the answer to one may come late, on a stream that is resumed.
+        """
+        return self._presence_of(session).minted
 
     @contextmanager
     def listen(self, session: Session) -> Generator[trio.CancelScope, None, None]:
@@ -223,20 +271,28 @@ class SessionManager:
                 presence.listeners.discard(scope)
 
     async def reap(self) -> None:
-        """End the sessions that are idle or too old, in the store and upstream.
+        """End the sessions that are idle or too old, in the store and then upstream.
 
         Several proxies may do so at once: each session is given to one of them.
         Safe to cancel: a session is either ended or untouched, though the
         upstream may then not have been told of one that is ended.
         """
         await self._store_uses()
-        while expired := await self.store.expire_sessions(self.now()):
-            for session in expired:
-                self._forget(session.id)
-                if self.on_expired is not None:
-                    await self.on_expired(session)
-            log.info("ended %d sessions", len(expired))
-            await trio.lowlevel.checkpoint()
+        limiter = trio.CapacityLimiter(_MAX_FAREWELLS)
+        async with trio.open_nursery() as nursery:
+            while expired := await self.store.expire_sessions(self.now()):
+                for session in expired:
+                    self._forget(session.id)
+                    await limiter.acquire_on_behalf_of(session.id)
+                    nursery.start_soon(self._tell_expired, session, limiter)
+                log.info("ended %d sessions", len(expired))
+
+    async def _tell_expired(self, session: Session, limiter: trio.CapacityLimiter) -> None:
+        try:
+            if self.on_expired is not None:
+                await self.on_expired(session)
+        finally:
+            limiter.release_on_behalf_of(session.id)
 
     async def run(self) -> None:
         """Reap until cancelled."""
@@ -244,8 +300,10 @@ class SessionManager:
             await trio.sleep(self.config.touch_interval)
             try:
                 await self.reap()
-            except StoreError as error:
-                log.warning("sessions could not be expired: %s", error)
+            except Exception:
+                # The boundary of housekeeping: a store or an upstream of the user's
+                # own that fails must not end the proxy.
+                log.exception("sessions could not be ended; trying again in %g s", self.config.touch_interval)
 
     async def _store_uses(self) -> None:
         """Bring the store up to date before anything is ended for idleness."""

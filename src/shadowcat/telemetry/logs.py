@@ -22,11 +22,16 @@ class JsonFormatter(logging.Formatter):
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _encodable(record.getMessage()),
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = _encodable(self.formatException(record.exc_info))
         return _encode(entry).decode()
+
+
+def _encodable(text: str) -> str:
+    """Return *text* with lone surrogates escaped: a record is never lost over one."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def configure_logging(level: str, form: str = "auto", stream: TextIO | None = None) -> None:

@@ -1,5 +1,6 @@
 """Play a whole conversation through the real proxy, on trio's mock clock."""
 
+from ..protocol import SSEEvent as SSEEvent
 from .client import ClientResponse as ClientResponse
 from .client import ProxyClient as ProxyClient
 from .kit import ProxyKit as ProxyKit

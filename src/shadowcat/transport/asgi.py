@@ -25,7 +25,7 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
-        self.path: str = scope["path"]
+        self.path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         self.raw_headers: RawHeaders = scope["headers"]
         self.headers: Mapping[bytes, bytes] = {}
         """By name, once they have been checked."""
@@ -86,7 +86,8 @@ class Exchange:
 
     async def respond(self, status: int, headers: RawHeaders, body: bytes = b"") -> None:
         """Send a whole answer."""
-        await self._start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        length = () if status in {204, 304} else ((b"content-length", b"%d" % len(body)),)
+        await self._start(status, [*headers, *length])
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def open_stream(self, status: int, headers: RawHeaders) -> BodyStream:

@@ -171,7 +171,7 @@ async def test_failure_names_what_to_do_and_never_the_upstream(foreign, ours, ca
         await upstream.send(POST)
 
     assert ours is type(excinfo.value)
-    assert str(excinfo.value).endswith(".")
+    assert not str(excinfo.value).endswith(".")
     assert not [secret for secret in SECRETS if secret in str(excinfo.value)]
     ((_, level, text),) = caplog.record_tuples
     assert logging.WARNING == level
@@ -347,7 +347,7 @@ async def test_unreachable_upstream_is_unavailable():
     ],
 )
 def test_url_that_cannot_be_used_is_refused(url):
-    with pytest.raises(errors.ConfigError, match=r"^(Write|Remove) ") as excinfo:
+    with pytest.raises(errors.ConfigError, match=r"^(write|remove) ") as excinfo:
         HttpUpstreamConfig(url=url)
 
     assert "hidden" not in str(excinfo.value)
@@ -375,7 +375,7 @@ def test_url_with_scheme_and_host_is_accepted(url):
     ],
 )
 def test_header_that_cannot_be_configured_is_refused(name, value):
-    with pytest.raises(errors.ConfigError, match=r"^(Correct|Remove) ") as excinfo:
+    with pytest.raises(errors.ConfigError, match=r"^(correct|remove) ") as excinfo:
         HttpUpstreamConfig(url=URL, headers=[(name, value)])
 
     assert "hidden" not in str(excinfo.value)

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -46,7 +47,8 @@ from .listener import ListenerConfig
 log = logging.getLogger(__name__)
 
 READ_SIZE = 65536
-WRITE_SIZE = 65536
+POLL_INTERVAL = 1.0
+"""Seconds between two looks whether a client has left that sends faster than it is answered."""
 LINGER_TIMEOUT = 1.0
 """How long a client may take to notice that we have closed our side."""
 
@@ -181,9 +183,17 @@ class Connection:
         # that is how we learn that the client has left, but not without limit.
         with trio.CancelScope() as self._paused:
             if self._protocol.buffered > self._limits.max_header_bytes:
-                await trio.sleep_forever()
+                await self._wait_left()
+                return b""
             return await self._stream.receive_some(READ_SIZE)
         return None
+
+    async def _wait_left(self) -> None:
+        """Return when the client has left, which the kernel knows without our reading."""
+        poll = select.poll()
+        poll.register(self._stream.socket.fileno(), select.POLLRDHUP)
+        while not poll.poll(0):  # noqa: ASYNC110 - only the kernel knows, and it wakes nobody
+            await trio.sleep(POLL_INTERVAL)
 
     async def _write(self, data: bytes) -> None:
         if self._is_broken or not data:
@@ -191,7 +201,7 @@ class Connection:
             return
         try:
             await self._send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
+        except (OSError, trio.ClosedResourceError, trio.TooSlowError) as exc:
             log.debug("gave up writing to a client: %r", exc)
             self._abort()
         except trio.Cancelled:
@@ -205,14 +215,11 @@ class Connection:
         except trio.WouldBlock:
             await self._write_lock.acquire()
         try:
-            if len(data) <= WRITE_SIZE:
-                with trio.fail_after(self._limits.write_timeout):
-                    await self._stream.send_all(data)
-                return
+            # The time is for any progress at all: a slow reader is not a stalled one.
             view = memoryview(data)
-            for start in range(0, len(data), WRITE_SIZE):
+            while view:
                 with trio.fail_after(self._limits.write_timeout):
-                    await self._stream.send_all(view[start : start + WRITE_SIZE])
+                    view = view[await self._stream.socket.send(view) :]
         finally:
             self._write_lock.release()
 

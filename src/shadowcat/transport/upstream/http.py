@@ -51,16 +51,14 @@ _HOP_BY_HOP = frozenset(
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
 
-_UNAVAILABLE = "The upstream server cannot be reached and has not seen the request; send it again later."
+_UNAVAILABLE = "the upstream server cannot be reached and has not seen the request; send it again later"
 _DISCONNECTED = (
-    "The upstream server broke off the connection and may have acted on the request; check before sending it again."
+    "the upstream server broke off the connection and may have acted on the request; check before sending it again"
 )
-_TIMED_OUT = "The upstream server took too long and may still be acting on the request; check before sending it again."
-_MALFORMED = (
-    "The upstream server sent an answer that is not valid HTTP; ask whoever runs this proxy to look at its log."
-)
-_REDIRECTED = "The upstream server has moved; ask whoever runs this proxy to configure its new address."
-_UNSENDABLE = "The request has a header that HTTP/1.1 cannot carry; remove it and send the request again."
+_TIMED_OUT = "the upstream server took too long and may still be acting on the request; check before sending it again"
+_MALFORMED = "the upstream server sent an answer that is not valid HTTP; ask whoever runs this proxy to look at its log"
+_REDIRECTED = "the upstream server has moved; ask whoever runs this proxy to configure its new address"
+_UNSENDABLE = "the request has a header that HTTP/1.1 cannot carry; remove it and send the request again"
 
 
 def _convert_headers(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
@@ -95,17 +93,17 @@ class HttpUpstreamConfig:
             url = httpx.URL(value)
         except httpx.InvalidURL as exc:
             # Without its text, which may quote a piece of a password.
-            raise ConfigError("Write the upstream's url as http://host/path; what is set is not a URL.") from exc
+            raise ConfigError("write the upstream's url as http://host/path; what is set is not a URL") from exc
         if url.scheme not in ("http", "https") or not url.host:
-            raise ConfigError("Write the upstream's url with its scheme and host, as http://host/path.")
+            raise ConfigError("write the upstream's url with its scheme and host, as http://host/path")
         if url.port is not None and not 0 < url.port < 65536:
-            raise ConfigError("Write a port between 1 and 65535 in the upstream's url.")
+            raise ConfigError("write a port between 1 and 65535 in the upstream's url")
         if url.userinfo:
             raise ConfigError(
-                "Remove user and password from the upstream's url and set an authorization header instead."
+                "remove user and password from the upstream's url and set an authorization header instead"
             )
         if url.fragment or "#" in value:
-            raise ConfigError("Remove the fragment, from '#' on, from the upstream's url.")
+            raise ConfigError("remove the fragment, from '#' on, from the upstream's url")
 
     @idle_timeout.validator
     def _check_idle_timeout(self, _: object, value: float | None) -> None:
@@ -116,13 +114,13 @@ class HttpUpstreamConfig:
     def _check_headers(self, _: object, fields: tuple[tuple[str, str], ...]) -> None:
         for name, value in fields:
             if not _TOKEN.fullmatch(name):
-                raise ConfigError(f"Correct the upstream header {name!r}: that is no header name.")
+                raise ConfigError(f"correct the upstream header {name!r}: that is no header name")
             if name.lower() in _HOP_BY_HOP or name.lower() == "mcp-session-id":
-                raise ConfigError(f"Remove the upstream header {name!r}: the proxy sets it itself.")
+                raise ConfigError(f"remove the upstream header {name!r}: the proxy sets it itself")
             if not _VALUE.fullmatch(value):
                 raise ConfigError(
-                    f"Correct the value of the upstream header {name!r}: "
-                    "it may hold printable ASCII, with spaces and tabs only in between."
+                    f"correct the value of the upstream header {name!r}: "
+                    "it may hold printable ASCII, with spaces and tabs only in between"
                 )
 
 
@@ -294,7 +292,7 @@ def _trust(ca_file: str | None) -> ssl.SSLContext | None:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as exc:  # ssl.SSLError is one
-        raise ConfigError(f"Name a readable PEM file as the upstream's ca_file: {exc}.") from exc
+        raise ConfigError(f"name a readable PEM file as the upstream's ca_file: {exc}") from exc
 
 
 def _is_disconnect(exc: httpx.RemoteProtocolError) -> bool:

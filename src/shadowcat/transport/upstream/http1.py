@@ -209,6 +209,19 @@ class Http1Connection:
             self.close()
             raise
 
+    async def offer(self, data: bytes) -> None:
+        """Send a part of a request to a peer that may answer before it has read it all.
+
+        A checkpoint; if cancelled or not taken, the answer can still be read, but
+        nothing more be sent.  Raises `httpx.WriteError` as `send` does.
+        """
+        self._is_broken = True
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise httpx.WriteError(str(exc)) from exc
+        self._is_broken = False
+
     async def read_head(self, method: str) -> tuple[int, list[tuple[bytes, bytes]]]:
         """Return status and headers of the answer to a request with *method*.
 

@@ -14,6 +14,7 @@ it may have been acted upon, and only the caller knows whether that matters.
 from __future__ import annotations
 
 import select
+import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
@@ -25,6 +26,9 @@ import httpx
 import trio
 
 from .http1 import Http1Connection, encode_head
+
+_AT_ONCE = 65536
+"""Bytes of a request body that any server's buffers take before it reads them."""
 
 Origin = tuple[str, str, int]
 """Scheme, host and port."""
@@ -166,7 +170,8 @@ class Http1Transport(httpx.AsyncBaseTransport):
             # Sets TCP_NODELAY, as every SocketStream does.
             tcp = await trio.open_tcp_stream(host, port)
         except (OSError, ValueError, OverflowError) as exc:  # ValueError: a name IDNA cannot encode
-            raise httpx.ConnectError(str(exc)) from exc
+            raise httpx.ConnectError(f"{exc} ({exc.__cause__})" if exc.__cause__ else str(exc)) from exc
+        _watch_peer(tcp)
         stream: trio.abc.Stream = tcp
         if scheme == "https":
             try:
@@ -195,6 +200,14 @@ class Http1Transport(httpx.AsyncBaseTransport):
         # https_compatible, has no farewell either.
         tcp.socket.close()
         self._open -= 1
+
+
+def _watch_peer(tcp: trio.SocketStream) -> None:
+    """Have the kernel notice, on a silent event stream too, that the upstream's machine is gone."""
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
 
 
 class ResponseStream(httpx.AsyncByteStream):
@@ -250,13 +263,18 @@ class ResponseStream(httpx.AsyncByteStream):
         self._transport.release(link)
 
 
+Head = tuple[int, list[tuple[bytes, bytes]]]
+
+
 async def _exchange(
     http: Http1Connection,
     method: str,
     head: bytes,
     body: bytes | AsyncIterable[bytes],
     timeouts: dict[str, float | None],
-) -> tuple[int, list[tuple[bytes, bytes]]]:
+) -> Head:
+    if isinstance(body, bytes) and len(body) > _AT_ONCE:
+        return await _exchange_long(http, method, head + body, timeouts)
     try:
         with _limit(timeouts.get("write"), httpx.WriteTimeout("the request was not taken in time")):
             if isinstance(body, bytes):
@@ -276,6 +294,33 @@ async def _exchange(
                 raise error from None
     with _limit(timeouts.get("read"), httpx.ReadTimeout("no answer in time")):
         return await http.read_head(method)
+
+
+async def _exchange_long(http: Http1Connection, method: str, data: bytes, timeouts: dict[str, float | None]) -> Head:
+    """Exchange a request that may be refused before it has been read: listen while sending."""
+    failures: list[httpx.TransportError] = []
+    answer: Head | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            try:
+                with _limit(timeouts.get("write"), httpx.WriteTimeout("the request was not taken in time")):
+                    await http.offer(data)
+            except httpx.TransportError as error:
+                failures.insert(0, error)
+                if isinstance(error, httpx.WriteTimeout):
+                    nursery.cancel_scope.cancel()
+
+        nursery.start_soon(send)
+        try:
+            with _limit(timeouts.get("read"), httpx.ReadTimeout("no answer in time")):
+                answer = await http.read_head(method)
+        except httpx.TransportError as error:
+            failures.append(error)
+        nursery.cancel_scope.cancel()
+    if answer is None:
+        raise failures[0]
+    return answer
 
 
 async def _encode(request: httpx.Request) -> tuple[bytes, bytes | AsyncIterable[bytes]]:

@@ -1,0 +1,95 @@
+"""Path and method to handler."""
+
+from functools import partial
+
+import pytest
+from trio.testing import wait_all_tasks_blocked
+
+from shadowcat import HttpUpstreamConfig, ReverseProxyConfig
+from shadowcat.errors import MethodNotAllowed, PathNotFound
+from shadowcat.proxy.routes import Route, Routes
+from shadowcat.testing import notification, open_proxy_kit
+
+from .conversation import open_session
+
+
+async def nothing(exchange):
+    raise AssertionError("nobody calls it")
+
+
+class TestTable:
+    ROUTES = Routes({"/mcp": Route({"POST": nothing, "GET": nothing})}, "/mcp")
+
+    def test_path_and_method_are_found(self):
+        """Both are compared to the letter."""
+        assert self.ROUTES.find("/mcp").handler("GET") is nothing
+
+    @pytest.mark.parametrize("path", ["/", "", "/mcp/", "/MCP", "/mcp/../mcp", "//mcp", "/mcp?x", "/sse"])
+    def test_unknown_path_is_told_the_right_one(self, path):
+        """A slip in a client's configuration is seen at once."""
+        with pytest.raises(PathNotFound, match="the MCP endpoint is /mcp$"):
+            self.ROUTES.find(path)
+
+    @pytest.mark.parametrize("method", ["PUT", "get", "HEAD", "OPTIONS", ""])
+    def test_unknown_method_is_told_the_right_ones(self, method):
+        """RFC 9110, 15.5.6: the origin server MUST generate an Allow header field in a 405 response."""
+        with pytest.raises(MethodNotAllowed) as excinfo:
+            self.ROUTES.find("/mcp").handler(method)
+        assert excinfo.value.allow == "POST, GET"
+
+    def test_routes_are_guarded_unless_they_say_otherwise(self):
+        """Origin and Host are checked at every path that reaches the upstream."""
+        assert Route({}).is_guarded
+
+
+class TestPaths:
+    @pytest.mark.parametrize(("path", "text"), [("/health", "ok"), ("/ready", "ready")])
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    async def test_supervisor_is_answered_whatever_its_host(self, autojump_clock, path, text, method):
+        """A probe comes by address, and never reaches the upstream."""
+        async with open_proxy_kit() as kit:
+            response = await kit.client.send(method, path=path, headers={"host": "10.1.2.3:8080"})
+
+            assert (response.status, response.headers["content-type"]) == (200, "application/json")
+            assert await response.json() == {"status": text}
+            assert kit.upstream.hits == 0
+
+    async def test_draining_proxy_is_healthy_but_not_ready(self, autojump_clock):
+        """A balancer sends nothing more; a supervisor does not kill what is still finishing."""
+        async with open_proxy_kit() as kit:
+            kit.app.begin_drain()
+
+            assert (await kit.client.send("GET", path="/health")).status == 200
+            response = await kit.client.send("GET", path="/ready")
+            assert (response.status, await response.json()) == (503, {"status": "draining"})
+
+    @pytest.mark.parametrize("path", ["/health", "/ready"])
+    async def test_supervisor_only_asks(self, autojump_clock, path):
+        """RFC 9110, 15.5.6."""
+        async with open_proxy_kit() as kit:
+            response = await kit.client.send("POST", b"{}", path=path)
+            assert (response.status, response.headers["allow"]) == (405, "GET, HEAD")
+
+    async def test_endpoint_has_three_methods_at_the_path_of_the_configuration(self, autojump_clock):
+        """MCP: a single HTTP endpoint path that supports POST and GET, and DELETE for sessions."""
+        async with open_proxy_kit() as kit:
+            await open_session(kit)
+            reached = []
+            for send in (partial(kit.client.post, notification("n")), kit.client.listen, kit.client.delete):
+                kit.nursery.start_soon(send)
+                call = await kit.upstream.next_call()
+                call.respond(202)
+                await call.cancelled.wait()
+                await wait_all_tasks_blocked()
+                reached.append(call.request.method)
+            assert reached == ["POST", "GET", "DELETE"]
+            assert (await kit.client.send("PUT")).headers["allow"] == "POST, GET, DELETE"
+
+    async def test_path_of_the_configuration_is_the_only_one(self, autojump_clock):
+        """What was configured is what is served."""
+        config = ReverseProxyConfig(upstream=HttpUpstreamConfig(url="http://upstream.invalid/mcp"), path="/a/b")
+        async with open_proxy_kit(config) as kit:
+            assert (await kit.client.send("PUT", path="/a/b")).status == 405
+            response = await kit.client.send("POST", path="/mcp")
+            assert response.status == 404
+            assert "/a/b" in (await response.json())["error"]["message"]
