@@ -1,6 +1,9 @@
 """The extension points: what you may implement yourself."""
 
+from .envelope import Direction as Direction
+from .envelope import MessageEnvelope as MessageEnvelope
 from .protocol import ResponseMode as ResponseMode
+from .session import Activity as Activity
 from .session import SessionId as SessionId
 from .session import SessionStore as SessionStore
 from .session import UpstreamSessionId as UpstreamSessionId

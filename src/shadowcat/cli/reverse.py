@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +15,7 @@ import trio
 from ..auth import OriginConfig
 from ..errors import ConfigError
 from ..proxy import EndpointConfig, ReverseProxyConfig, serve_reverse_proxy
-from ..session import SessionConfig
+from ..session import RedisConfig, SessionConfig, SqliteConfig, StorageBackend, StorageConfig
 from ..transport.downstream import ListenerConfig, is_loopback, parse_bind
 from ..transport.upstream import HttpUpstreamConfig
 
@@ -45,6 +46,7 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--ca-file", metavar="PEM", help="trust these authorities for an https upstream")
     parser.add_argument("--path", default="/mcp", help="where clients find the endpoint; default: %(default)s")
     _add_header_options(parser)
+    _add_storage(parser)
     _add_limits(parser)
     parser.set_defaults(run=run)
     return parser
@@ -77,6 +79,42 @@ def _add_header_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_storage(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sessions", "each option can also be set in the environment, as $SHADOWCAT_STORE")
+    environ = os.environ.get
+    group.add_argument(
+        "--store",
+        choices=[backend.value for backend in StorageBackend],
+        default=environ("SHADOWCAT_STORE", "memory"),
+        help="where sessions are kept; default: %(default)s",
+    )
+    group.add_argument("--sqlite-path", default=environ("SHADOWCAT_SQLITE_PATH"), metavar="FILE", help="for sqlite")
+    group.add_argument("--redis-url", default=environ("SHADOWCAT_REDIS_URL"), metavar="URL", help="for redis")
+    group.add_argument(
+        "--redis-prefix", default=environ("SHADOWCAT_REDIS_PREFIX"), metavar="PREFIX", help="of every key in Redis"
+    )
+    group.add_argument(
+        "--store-fallback",
+        choices=["none", "memory"],
+        default=environ("SHADOWCAT_STORE_FALLBACK", "none"),
+        help="what to do while Redis cannot be reached: refuse, or go on from memory; default: %(default)s",
+    )
+
+
+def _build_storage(args: argparse.Namespace) -> StorageConfig:
+    if args.store not in [backend.value for backend in StorageBackend]:
+        raise ConfigError(f"$SHADOWCAT_STORE is {args.store!r}; set it to memory, sqlite or redis")
+    if args.redis_prefix is not None and args.redis_url is None:
+        raise ConfigError("--redis-prefix goes with --redis-url; give both or neither")
+    prefix = {} if args.redis_prefix is None else {"prefix": args.redis_prefix}
+    return StorageConfig(
+        backend=StorageBackend(args.store),
+        sqlite=None if args.sqlite_path is None else SqliteConfig(path=args.sqlite_path),
+        redis=None if args.redis_url is None else RedisConfig(url=args.redis_url, **prefix),
+        has_fallback=args.store_fallback == "memory",
+    )
+
+
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
 
@@ -85,6 +123,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
     add("--max-body-size", int, 4 * 1024 * 1024, "bytes of a request body")
     add("--max-sessions", int, 10_000, "sessions open at once")
+    add("--session-max-age", float, math.inf, "seconds after which a session ends though it is used")
     add("--session-idle-timeout", float, 3600.0, "seconds after which an unused session ends")
     add("--heartbeat-interval", float, 15.0, "seconds of silence before a comment on an event stream")
     add("--connect-timeout", float, 5.0, "seconds to connect to the upstream")
@@ -130,7 +169,10 @@ def build_config(args: argparse.Namespace) -> ReverseProxyConfig:
                 heartbeat_interval=args.heartbeat_interval,
                 forward_headers=args.forward_header,
             ),
-            sessions=SessionConfig(max_sessions=args.max_sessions, max_idle=args.session_idle_timeout),
+            sessions=SessionConfig(
+                max_sessions=args.max_sessions, max_idle=args.session_idle_timeout, max_age=args.session_max_age
+            ),
+            storage=_build_storage(args),
             origin=OriginConfig(allowed_origins=args.allow_origin, allowed_hosts=args.allow_host),
             shutdown_timeout=args.shutdown_timeout,
         )

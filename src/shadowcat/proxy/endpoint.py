@@ -158,6 +158,7 @@ class McpEndpoint:
         self._check_version(exchange, session)
         relay = AnswerRelay(exchange, self._config.heartbeat_interval)
         relay.restorer = IdRestorer(self._sessions.minted_ids(session))
+        relay.on_event_id = partial(self._sessions.record_event_id, session)
 
         async def serve() -> None:
             async with self._send(exchange, "GET", session=session) as answer:
@@ -256,6 +257,7 @@ class McpEndpoint:
             raise InvalidRequest(f"batches exist in {BATCH_VERSION} only; send one message a request")
         request_id = message.id if isinstance(message, Request) else None
         relay = AnswerRelay(exchange, self._config.heartbeat_interval, request_id)
+        relay.on_event_id = partial(self._sessions.record_event_id, session)
         if isinstance(message, Notification) and message.method == CANCELLED:
             body = self._translate_cancelled(session, body, message)
             if not body:

@@ -62,6 +62,9 @@ class AnswerRelay:
     farewell: bytes | None = None
     """The result that ends the stream politely when the proxy shuts down."""
 
+    on_event_id: Callable[[str], None] | None = None
+    """Told of each event id as it passes."""
+
     on_response: Callable[[Response], None] | None = None
     """Told of the answer as it passes, if it is not too long to be read."""
 
@@ -165,7 +168,7 @@ class AnswerRelay:
     async def _relay_events(self, answer: UpstreamResponse, headers: list[tuple[bytes, bytes]]) -> None:
         names = {name for name, _ in headers}
         headers.extend(field for field in _EVENT_HEADERS if field[0] not in names)
-        if self.request_id is not None:
+        if self.request_id is not None or self.on_event_id is not None:
             self._decoder = SSEDecoder(_WATCHED)
         self._stream = stream = await self.exchange.open_stream(answer.status, headers)
         cut: ShadowcatError | None = None
@@ -190,15 +193,18 @@ class AnswerRelay:
     def _observe(self, event: SSEEvent) -> None:
         if event.id and self.can_resume:
             self._is_resumable = True
+            if self.on_event_id is not None:
+                self.on_event_id(event.id.decode("utf-8", "replace"))
         if event.is_truncated:
             # Too long to be read: as good as certainly the answer.
             self._is_answered = True
-        if not event.data or self._is_answered:
+        if not event.data or self._is_answered or self.request_id is None:
             return
         message = peek(self._restored_whole(event.data))
         if isinstance(message, Response) and _is_same_id(message.id, self.request_id):
             self._is_answered = True
-            self._decoder = None
+            if self.on_event_id is None:
+                self._decoder = None
             if self.on_response is not None:
                 self.on_response(message)
 

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from socket import socket
 
 import attrs
@@ -13,7 +14,7 @@ import trio
 
 from ..auth import OriginConfig, OriginPolicy
 from ..errors import ConfigError
-from ..session import InMemoryStore, SessionConfig, SessionStore, open_session_manager
+from ..session import FailoverStore, SessionConfig, SessionStore, StorageConfig, StorageFactory, open_session_manager
 from ..transport import Upstream
 from ..transport.downstream import ListenerConfig, open_listening_socket, parse_bind, serve_asgi
 from ..transport.upstream import HttpUpstream, HttpUpstreamConfig
@@ -46,6 +47,7 @@ class ReverseProxyConfig:
 
     endpoint: EndpointConfig = attrs.field(factory=EndpointConfig)
     sessions: SessionConfig = attrs.field(factory=SessionConfig)
+    storage: StorageConfig = attrs.field(factory=StorageConfig)
     origin: OriginConfig = attrs.field(factory=OriginConfig)
     app: AppConfig = attrs.field(factory=AppConfig)
     shutdown_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
@@ -64,19 +66,33 @@ async def open_reverse_proxy_app(
     The app works for as long as the block lasts; stop serving it before.
 
     Args:
-        store: Where sessions are kept; memory if None.  Never closed here.
+        store: Where sessions are kept instead of ``config.storage``.  Never closed here.
         upstream: Used instead of ``config.upstream``.  Never closed here.
     """
     drain = Drain()
     async with (
         _open_upstream(config.upstream, upstream) as upstream,
-        open_session_manager(config.sessions, InMemoryStore() if store is None else store) as sessions,
+        _open_store(config.storage, store) as store,
+        open_session_manager(config.sessions, store) as sessions,
     ):
         endpoint = McpEndpoint(config.endpoint, upstream, sessions, drain)
         sessions.on_expired = endpoint.end_upstream
-        routes = build_routes(config.path, endpoint, drain)
+        routes = build_routes(config.path, endpoint, drain, partial(_is_degraded, store))
         host, _ = parse_bind(config.listener.bind)
         yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain)
+
+
+@asynccontextmanager
+async def _open_store(config: StorageConfig, injected: SessionStore | None) -> AsyncGenerator[SessionStore, None]:
+    if injected is not None:
+        yield injected
+        return
+    async with StorageFactory.open(config) as own:
+        yield own
+
+
+def _is_degraded(store: SessionStore) -> bool:
+    return isinstance(store, FailoverStore) and store.is_degraded
 
 
 @asynccontextmanager

@@ -58,7 +58,9 @@ class Routes:
             raise PathNotFound(f"nothing is served here; the MCP endpoint is {self._mcp_path}") from None
 
 
-def build_routes(mcp_path: str, endpoint: McpEndpoint, drain: Drain) -> Routes:
+def build_routes(
+    mcp_path: str, endpoint: McpEndpoint, drain: Drain, is_degraded: Callable[[], bool] = lambda: False
+) -> Routes:
     """Return the table: the MCP endpoint, and what a supervisor asks."""
 
     async def health(exchange: Exchange) -> None:
@@ -67,6 +69,8 @@ def build_routes(mcp_path: str, endpoint: McpEndpoint, drain: Drain) -> Routes:
     async def ready(exchange: Exchange) -> None:
         if drain.is_draining:
             await exchange.respond(503, _JSON, b'{"status":"draining"}')
+        elif is_degraded():
+            await exchange.respond(200, _JSON, b'{"status":"degraded"}')
         else:
             await exchange.respond(200, _JSON, b'{"status":"ready"}')
 

@@ -7,6 +7,7 @@ from .manager import SessionManager as SessionManager
 from .manager import open_session_manager as open_session_manager
 from .model import Session as Session
 from .model import SessionId as SessionId
+from .model import SessionState as SessionState
 from .model import TransportType as TransportType
 from .model import UpstreamSessionId as UpstreamSessionId
 from .model import parse_session_id as parse_session_id
@@ -15,4 +16,17 @@ from .persistence import PersistenceStatistics as PersistenceStatistics
 from .persistence import PersistenceWorker as PersistenceWorker
 from .store import Activity as Activity
 from .store import SessionStore as SessionStore
+from .stores import FailoverConfig as FailoverConfig
+from .stores import FailoverStatistics as FailoverStatistics
+from .stores import FailoverStore as FailoverStore
 from .stores import InMemoryStore as InMemoryStore
+from .stores import RedisConfig as RedisConfig
+from .stores import RedisStore as RedisStore
+from .stores import SqliteConfig as SqliteConfig
+from .stores import SqliteStore as SqliteStore
+from .stores import StorageBackend as StorageBackend
+from .stores import StorageConfig as StorageConfig
+from .stores import StorageFactory as StorageFactory
+from .stores import open_failover_store as open_failover_store
+from .stores import open_redis_store as open_redis_store
+from .stores import open_sqlite_store as open_sqlite_store

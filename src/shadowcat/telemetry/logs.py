@@ -50,3 +50,5 @@ def configure_logging(level: str, form: str = "auto", stream: TextIO | None = No
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # It logs a traceback for each failed connection; ours says it in a line.
+    logging.getLogger("coredis").setLevel(logging.CRITICAL)

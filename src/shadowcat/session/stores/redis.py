@@ -271,10 +271,14 @@ class RedisStore(SessionStore):
 
 
 @asynccontextmanager
-async def open_redis_store(config: RedisConfig) -> AsyncGenerator[RedisStore, None]:
+async def open_redis_store(config: RedisConfig, *, may_be_down: bool = False) -> AsyncGenerator[RedisStore, None]:
     """Keep sessions in the Redis server of *config* for as long as the block lasts.
 
     There is a nursery around the block, so what is raised in it comes out in a group.
+
+    Args:
+        may_be_down: Whether to go on if the server cannot be reached yet; it is
+            then tried again with every call.
 
     Raises:
         ConfigError: coredis is not installed, or the server does not let us in.
@@ -287,7 +291,8 @@ async def open_redis_store(config: RedisConfig) -> AsyncGenerator[RedisStore, No
             await link.open(nursery)
         except (ConfigError, StoreUnavailable) as error:
             refusal = error
-        else:
+        if refusal is None or (may_be_down and isinstance(refusal, StoreUnavailable)):
+            refusal = None
             try:
                 yield RedisStore(config, link)
             finally:

@@ -157,12 +157,14 @@ class RedisLink:
         except StoreUnavailable as error:
             if isinstance(error.__cause__, self._refused):
                 raise ConfigError(
-                    "The Redis server refused the connection: correct user, password and database in its URL."
+                    "the Redis server refused the connection: correct user, password and database in its URL"
                 ) from None
-            raise
+            raise StoreUnavailable(
+                "the Redis server cannot be reached; start it, correct its URL, or allow a fallback to memory"
+            ) from error
         version = attempt.connection.server_version or ""
         if [int(number) for number in re.findall(r"\d+", version)[:2]] < [6, 2]:
-            raise ConfigError(f"The Redis server is version {version}; the session store needs 6.2 or later.")
+            raise ConfigError(f"the Redis server is version {version}; the session store needs 6.2 or later")
 
     async def exchange(self, commands: Sequence[Command], *, again: bool = False) -> list[Any]:
         """Send *commands* at once; return the answers in order, among them errors.
