@@ -80,6 +80,9 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(b": listening\n\n")
         self.server.closing.wait(10)
 
+    def do_DELETE(self):
+        self._start("text/plain")
+
     def log_message(self, *_):
         pass
 
@@ -169,12 +172,23 @@ async def test_example_of_a_transport_signs_and_falls_back(server, nursery):
     assert json.loads(body) == INITIALIZE
 
 
+async def test_example_of_a_store_is_shared_by_two_proxies(server, nursery, tmp_path):
+    serve = partial(example("own_store").serve, "127.0.0.1:0", tmp_path / "sessions", server.url)
+    with trio.fail_after(5):
+        (one,) = await nursery.start(serve)
+        (other,) = await nursery.start(serve)
+        headers = {**ACCEPT, "mcp-session-id": await initialize(one)}
+        async with httpx.AsyncClient() as client:
+            assert 200 == (await client.post(other, json=request(1, "ping"), headers=headers)).status_code
+            assert 200 == (await client.delete(other, headers=headers)).status_code
+            assert 404 == (await client.post(one, json=request(1, "ping"), headers=headers)).status_code
+
+
 @pytest.mark.slow
-def test_example_of_a_conversation_passes_as_a_user_runs_it():
+@pytest.mark.parametrize("name", ["conversation_test", "own_store_test"])
+def test_example_of_a_test_passes_as_a_user_runs_it(name):
     options = ["-c", os.devnull, "-p", "no:cacheprovider", "-o", "trio_mode=true", "-W", "error"]
-    subprocess.run(
-        [sys.executable, "-m", "pytest", *options, EXAMPLES / "conversation_test.py"], check=True, timeout=60
-    )
+    subprocess.run([sys.executable, "-m", "pytest", *options, EXAMPLES / f"{name}.py"], check=True, timeout=60)
 
 
 @pytest.mark.e2e

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import statistics
 import sys
 import tempfile
@@ -81,9 +82,15 @@ def start_items(stack: ExitStack) -> tuple[list[Item], list[Item]]:
         ("with httpx's transport, modern call", with_httpx, modern_call()),
     ]
     relays = [("Shadowcat", proxy)]
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    os.chmod(folder, 0o755)
+    stores = {"SQLite": ["--store", "sqlite", "--sqlite-path", f"{folder}/sessions.db"]}
+    if redis_url := stack.enter_context(programs.running_redis(folder)):
+        stores["Redis"] = ["--store", "redis", "--redis-url", redis_url]
+    for name, options in stores.items():
+        stored = start([*proxy_command, *options])
+        targets.append((f"with the {name} store, call in a session", stored, legacy_call(open_session(stored[1]))))
     if programs.find_nginx():
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        os.chmod(folder, 0o755)
         nginx = stack.enter_context(programs.running_nginx(port, folder))
         targets.insert(2, (NGINX, nginx, legacy))
         relays.insert(0, ("nginx", nginx))
@@ -153,6 +160,8 @@ def main() -> int:
     print_table(results, calls, events)
     if not programs.find_nginx():
         print("\nnginx is not installed: its rows are left out")
+    if not shutil.which("redis-server"):
+        print("\nredis-server is not installed: its rows are left out")
     return 0
 
 

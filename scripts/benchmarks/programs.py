@@ -100,6 +100,22 @@ def running_nginx(upstream_port: int, folder: str) -> Iterator[tuple[int, str]]:
         raise Failed("nginx did not start")
 
 
+@contextmanager
+def running_redis(folder: str) -> Iterator[str | None]:
+    """Run a Redis server; yield its URL, or None if there is none to run."""
+    if shutil.which("redis-server") is None:
+        yield None
+        return
+    path = Path(folder, "redis.sock")
+    with running(["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", folder]) as process:
+        deadline = time.monotonic() + 10
+        while process.poll() is None and time.monotonic() < deadline and not path.exists():
+            time.sleep(0.05)
+        if not path.exists():
+            raise Failed("redis-server did not start")
+        yield f"unix://{path}"
+
+
 def find_nginx() -> str | None:
     """Return where nginx is; Debian keeps it off an ordinary user's path."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")

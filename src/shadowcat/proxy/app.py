@@ -122,8 +122,7 @@ async def _answer_preflight(exchange: Exchange, route: Route) -> None:
 
 async def _refuse(exchange: Exchange, error: Exception) -> None:
     """Turn *error* into the answer, if there is none yet; otherwise leave it cut."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
+    error = _worst(error)
     if isinstance(error, ClientDisconnected):
         return
     answer = answer_to(error)
@@ -143,6 +142,14 @@ async def _refuse(exchange: Exchange, error: Exception) -> None:
     if allow := getattr(error, "allow", None):
         headers.append((b"allow", allow.encode()))
     await exchange.respond(answer.status, headers, error_body(request_id, answer.code, text))
+
+
+def _worst(error: Exception) -> Exception:
+    """Return the one error of a group that is to be told: rather a bug than what a user caused."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    leaves = [_worst(inner) for inner in error.exceptions]
+    return next((leaf for leaf in leaves if not isinstance(leaf, ShadowcatError)), leaves[0])
 
 
 async def _answer_lifespan(receive: Receive, send: Send) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import attrs
@@ -209,7 +209,9 @@ class McpEndpoint:
 
         async def serve() -> None:
             nonlocal left_upstream
-            async with self._sessions.reserve(), self._send(exchange, "POST", body) as answer:
+            async with AsyncExitStack() as place, AsyncExitStack() as sent:
+                await place.enter_async_context(self._sessions.reserve())
+                answer = await sent.enter_async_context(self._send(exchange, "POST", body))
                 left_upstream = _upstream_session_id(answer)
                 with trio.move_on_after(self._config.initialize_timeout) as waiting:
                     opening = await hold_opening(answer, request.id)
@@ -220,6 +222,8 @@ class McpEndpoint:
                     session = await self._open(request, opening.response, answer, left_upstream)
                     left_upstream = None
                     headers.append((SESSION_ID, session.id.encode("ascii")))
+                # It is counted itself now; the rest of the answer may take long.
+                await place.aclose()
                 await relay.relay(opening.replayed, headers)
 
         try:

@@ -167,7 +167,10 @@ class SessionManager:
         initialize_result: Mapping[str, Any],
         response_mode: ResponseMode,
     ) -> Session:
-        """Keep a new session and return it; it is stored when this returns."""
+        """Keep a new session and return it; it is stored when this returns.
+
+        If cancelled, there is none.
+        """
         version = initialize_result.get("protocolVersion")
         now = self.now()
         session = Session(
@@ -181,7 +184,12 @@ class SessionManager:
             last_activity=now,
             expires_at=self._expiry(now, now),
         )
-        await self.store.create_session(session)
+        try:
+            await self.store.create_session(session)
+        except trio.Cancelled:
+            with trio.move_on_after(1, shield=True):
+                await self.end(session.id)
+            raise
         self._presences[session.id] = _Presence(now, trio.current_time(), last_stored=trio.current_time())
         return session
 

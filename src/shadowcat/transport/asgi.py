@@ -55,7 +55,7 @@ class Exchange:
         declared = self.headers.get(b"content-length", b"0")
         if not declared.isdigit():
             raise InvalidRequest("the Content-Length header is not a number")
-        if int(declared) > limit:
+        if len(declared) > 15 or int(declared) > limit:
             raise _too_large(limit)
         with trio.move_on_after(timeout):
             return await self._read_parts(limit)
@@ -96,8 +96,9 @@ class Exchange:
         return BodyStream(self._send)
 
     async def _start(self, status: int, headers: RawHeaders) -> None:
-        self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.extra_headers]})
+        # Not before: cancelled until here, there is no answer yet.
+        self.status = status
 
 
 class BodyStream:
