@@ -6,10 +6,11 @@ Arguments other than --bind and --upstream are handed to `shadowcat reverse`.
 from __future__ import annotations
 
 import argparse
+import re
 import signal
-import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from functools import partial
 
 import trio
@@ -19,61 +20,64 @@ INITIALIZE = (
     ' "capabilities": {}, "clientInfo": {"name": "curl", "version": "0"}}}'
 )
 USAGE = """
-Shadowcat serves http://{bind}/mcp in front of {upstream}.  Ctrl-C stops it.  Try:
+Shadowcat serves {url} in front of {upstream}.  Ctrl-C stops it.  Try:
 
-    curl -i http://{bind}/mcp \\
+    curl -i '{url}' \\
         -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \\
         -d '{initialize}'
 """
 
 
-def parse_bind(bind: str) -> tuple[str, int]:
-    host, _, port = bind.rpartition(":")
-    return host.strip("[]"), int(port)
+async def start(nursery: trio.Nursery, command: list[str]) -> tuple[trio.Process, str]:
+    """Start a server; return it and the URL that it prints when clients can connect."""
+    # In its own session Ctrl-C does not reach it: we stop it with SIGTERM.
+    run = partial(trio.run_process, stdout=subprocess.PIPE, start_new_session=True, check=False)
+    process = await nursery.start(run, [sys.executable, *command])
+    said = b""
+    async for chunk in process.stdout:
+        said += chunk
+        if found := re.search(rb"(http://\S+)\n", said):
+            nursery.start_soon(pass_on, process.stdout)
+            return process, found[1].decode()
+    raise subprocess.CalledProcessError(await process.wait(), command)
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+async def pass_on(output: trio.abc.ReceiveStream) -> None:
+    async for chunk in output:
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.flush()
 
 
-async def start(nursery: trio.Nursery, command: list[str], host: str, port: int) -> None:
-    """Start a server and wait until it accepts connections."""
-    # In its own session Ctrl-C does not reach it: we stop it with SIGTERM, once.
-    process = await nursery.start(partial(trio.run_process, command, start_new_session=True, check=False))
-    nursery.start_soon(fail_when_ended, process)
-    while True:
-        try:
-            stream = await trio.open_tcp_stream(host, port)
-        except OSError:
-            await trio.sleep(0.05)
-        else:
-            await stream.aclose()
-            return
+async def fail_when_ended(process: trio.Process, command: list[str]) -> None:
+    raise subprocess.CalledProcessError(await process.wait(), command)
 
 
-async def fail_when_ended(process: trio.Process) -> None:
-    raise subprocess.CalledProcessError(await process.wait(), process.args)
-
-
-async def stop_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
+async def stop_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope, proxies: list[trio.Process]) -> None:
+    async for _ in signals:
+        # The proxy stops in its own time, or at once when it is told again.
+        for proxy in proxies:
+            proxy.terminate()
+        if not proxies:
             scope.cancel()
 
 
-async def serve(bind: str, upstream: str | None, options: list[str]) -> None:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(stop_on_signal, nursery.cancel_scope)
-        if upstream is None:
-            port = free_port()
-            upstream = f"http://127.0.0.1:{port}/mcp"
-            await start(nursery, [sys.executable, "examples/demo_server.py", "--port", str(port)], "127.0.0.1", port)
-        proxy = [sys.executable, "-m", "shadowcat", "reverse", "--bind", bind, "--upstream", upstream, *options]
-        await start(nursery, proxy, *parse_bind(bind))
-        print(USAGE.format(bind=bind, upstream=upstream, initialize=INITIALIZE), flush=True)
+async def serve(bind: str, upstream: str | None, options: list[str]) -> int:
+    proxies: list[trio.Process] = []
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop_on_signal, signals, nursery.cancel_scope, proxies)
+            if upstream is None:
+                command = ["examples/demo_server.py", "--port", "0"]
+                demo, upstream = await start(nursery, command)
+                nursery.start_soon(fail_when_ended, demo, command)
+            command = ["-m", "shadowcat", "reverse", "--bind", bind, "--upstream", upstream, *options]
+            proxy, url = await start(nursery, command)
+            proxies.append(proxy)
+            print(USAGE.format(url=url, upstream=upstream, initialize=INITIALIZE), flush=True)
+            await proxy.wait()
+            # Only now the demo server: calls may have been waiting for it.
+            nursery.cancel_scope.cancel()
+    return (proxies[0].returncode or 0) if proxies else 0
 
 
 def main() -> int:
@@ -85,14 +89,10 @@ def main() -> int:
     args, options = parser.parse_known_args()
     status = 0
     try:
-        # Another server there would answer in the proxy's place while we wait for it.
-        socket.create_server(parse_bind(args.bind)).close()
-    except (OSError, ValueError) as exc:
-        sys.exit(f"scripts/serve: cannot serve on {args.bind}: {exc}")
-    try:
-        trio.run(serve, args.bind, args.upstream, options)
+        status = trio.run(serve, args.bind, args.upstream, options)
     except* subprocess.CalledProcessError as group:
-        print(f"scripts/serve: {group.exceptions[0]}", file=sys.stderr)
+        error = group.exceptions[0]
+        print(f"scripts/serve: {' '.join(error.cmd[:3])} ended with status {error.returncode}", file=sys.stderr)
         status = 1
     return status
 
