@@ -115,7 +115,8 @@ def test_every_python_block_is_a_program_or_a_test():
 
 
 @pytest.mark.parametrize("text", [case for case in shown("python") if "trio.run(main)" in case.values[0]])
-async def test_program_in_a_page_serves(text, server):
+async def test_program_in_a_page_serves(text, server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     sender, receiver = trio.open_memory_channel(1)
     source = text.replace("127.0.0.1:8080", "127.0.0.1:0").replace("http://127.0.0.1:9000/mcp", server.url)
     names: dict[str, Any] = {"print": sender.send_nowait}

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from shadowcat.session import SessionStore
+from shadowcat.session import SessionId, SessionStore
 from shadowcat.session.stores.redis import RedisConfig, open_redis_store
 from shadowcat.session.stores.sqlite import SqliteConfig, open_sqlite_store
 from tests.e2e.child import PATIENCE, Child, proxy_command
@@ -36,7 +36,7 @@ class Place:
     async def event_ids(self, session_ids: Sequence[str]) -> list[str | None]:
         """Return the last event id of each session, as stored now."""
         async with self.open() as store:
-            return [await store.get_last_event_id(session_id) for session_id in session_ids]
+            return [await store.get_last_event_id(SessionId(session_id)) for session_id in session_ids]
 
     async def upstream_ids(self) -> dict[str, str | None]:
         """Return the upstream's id of every session stored now, by ours."""
@@ -63,6 +63,10 @@ def redis_place(server: RedisServer) -> Place:
 class Proxy(Child):
     """The proxy, to be ended in the way a test wants."""
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """Leave it no time for anything."""
         self._signal(signal.SIGKILL)
@@ -73,9 +77,7 @@ class Proxy(Child):
 
 
 @contextlib.contextmanager
-def running_proxy(
-    upstream: str, options: Sequence[str] = (), env: Mapping[str, str] | None = None
-) -> Iterator[Proxy]:
+def running_proxy(upstream: str, options: Sequence[str] = (), env: Mapping[str, str] | None = None) -> Iterator[Proxy]:
     """Run a proxy for as long as the block lasts; an option given twice is what it is last."""
     proxy = Proxy([*proxy_command(upstream), *options], env)
     try:
@@ -242,5 +244,7 @@ class Seen:
 async def until(condition: Callable[[], bool], seconds: float) -> None:
     """Return as soon as *condition* holds; fail if it does not in time."""
     with trio.fail_after(seconds):
-        while not condition():
+        while True:
+            if condition():
+                return
             await trio.sleep(0.005)
