@@ -11,9 +11,14 @@ from pathlib import Path
 import attrs
 import trio
 
-from shadowcat.session import SessionId, SessionStore
-from shadowcat.session.stores.redis import RedisConfig, open_redis_store
-from shadowcat.session.stores.sqlite import SqliteConfig, open_sqlite_store
+from shadowcat.session import (
+    RedisConfig,
+    SessionId,
+    SessionStore,
+    SqliteConfig,
+    open_redis_store,
+    open_sqlite_store,
+)
 from tests.e2e.child import PATIENCE, Child, proxy_command
 from tests.e2e.rawhttp import RawConnection, RawMessage, open_raw
 from tests.session.stores.redis_server import RedisServer

@@ -354,6 +354,24 @@ async def test_with_fallback_an_outage_is_not_noticed(fail, recover, redis: Redi
     nursery.cancel_scope.cancel()
 
 
+async def test_with_fallback_a_proxy_starts_without_redis(redis: RedisServer, nursery):
+    place, server = redis_place(redis), RecordingServer()
+    upstream = await serve_raw(nursery, server.serve)
+    redis.kill()
+    with running_proxy(upstream, [*place.options, "--store-fallback", "memory"]) as proxy, trio.fail_after(100):
+        url = await url_of(proxy)
+        async with client_of(url) as client:
+            session = await client.open()
+            assert await client.readiness() == "degraded"
+            assert is_served(await client.call(session.id), session)
+            await trio.to_thread.run_sync(redis.start)
+            await until_ready(url, "ready", 60)
+            assert await place.upstream_ids() == {session.id: session.upstream_id}
+            assert is_served(await client.call(session.id), session)
+        assert "Traceback" not in proxy.output
+    nursery.cancel_scope.cancel()
+
+
 async def until_ready(url: str, expected: str, seconds: float) -> None:
     """Return when the proxy says *expected* of itself."""
     with trio.fail_after(seconds):

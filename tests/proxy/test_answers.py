@@ -30,6 +30,9 @@ EXPECTED = {
     errors.SessionNotFound: (404, -32600),
     errors.SessionExists: (400, -32600),
     errors.SessionLimitReached: (503, -32603),
+    errors.SessionConflict: (503, -32603),
+    errors.StoreUnavailable: (503, -32603),
+    errors.StoreCorrupt: (503, -32603),
     errors.Draining: (503, -32603),
     errors.UpstreamUnavailable: (502, -32603),
     errors.UpstreamDisconnected: (502, -32603),
@@ -40,7 +43,7 @@ EXPECTED = {
 
 
 def leaves(kind=errors.ShadowcatError):
-    children = kind.__subclasses__()
+    children = [child for child in kind.__subclasses__() if child.__module__ == errors.__name__]
     return [leaf for child in children for leaf in leaves(child)] if children else [kind]
 
 
@@ -61,10 +64,18 @@ def test_bug_is_an_internal_error(error):
     assert (answer_to(error).status, answer_to(error).code) == (500, -32603)
 
 
-@pytest.mark.parametrize("kind", [errors.SessionLimitReached, errors.Draining])
+@pytest.mark.parametrize("kind", [kind for kind, (status, _) in EXPECTED.items() if status == 503])
 def test_503_says_when_to_come_back(kind):
     """RFC 9110, 15.6.4: the server MAY send a Retry-After header field."""
-    assert b"retry-after" in dict(answer_to(make(kind)).headers)
+    assert int(dict(answer_to(make(kind)).headers)[b"retry-after"]) > 0
+
+
+@pytest.mark.parametrize("kind", [errors.SessionConflict, errors.StoreUnavailable, errors.StoreCorrupt])
+def test_client_whose_session_is_not_to_be_had_now_keeps_it(kind):
+    """MCP 2025-11-25, Session Management: 404 would have it start anew; its connection is good, too."""
+    answer = answer_to(make(kind))
+    assert answer.status == 503
+    assert b"connection" not in dict(answer.headers)
 
 
 @pytest.mark.parametrize(

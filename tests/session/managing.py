@@ -24,7 +24,7 @@ class SlowStore(InMemoryStore):
     async def update_session(self, session):
         if self.is_stuck:
             await trio.sleep_forever()
-        await super().update_session(session)
+        return await super().update_session(session)
 
     async def delete_session(self, session_id):
         if self.is_stuck:

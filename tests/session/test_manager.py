@@ -2,15 +2,16 @@
 
 import logging
 
+import attrs
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from shadowcat.errors import SessionLimitReached, SessionNotFound
+from shadowcat.errors import SessionConflict, SessionLimitReached, SessionNotFound, StoreCorrupt, StoreUnavailable
 from shadowcat.protocol import ResponseMode
-from shadowcat.session import InMemoryStore, SessionConfig, SessionId, SessionManager, open_session_manager
+from shadowcat.session import InMemoryStore, SessionConfig, SessionId
 
-from .managing import RESULT, SlowStore, create, is_open, open_manager
+from .managing import RESULT, SlowStore, create, open_manager
 
 
 class TestCreate:
@@ -23,6 +24,15 @@ class TestCreate:
             assert (session.upstream_session_id, session.protocol_version) == ("u", "2025-11-25")
             assert (session.initialize_params, session.initialize_result) == ({"capabilities": {}}, RESULT)
             assert (session.response_mode, session.created_at > 1.7e9) == (ResponseMode.JSON, True)
+
+    async def test_session_is_stored_with_its_times(self, autojump_clock):
+        """Last use, and the latest end of a session that nobody uses again: idle time and the lag of the store."""
+        async with open_manager(max_idle=80, reap_interval=15) as manager:
+            await trio.sleep(7)
+            session = await create(manager)
+            assert session.created_at == session.last_activity == manager.now()
+            assert session.expires_at - session.created_at == pytest.approx(80 + 15)
+            assert session.revision == 0
 
     @pytest.mark.parametrize("result", [{}, {"protocolVersion": 5}, {"protocolVersion": None}])
     async def test_version_that_is_none_is_empty(self, autojump_clock, result):
@@ -76,146 +86,6 @@ class TestLimit:
 
             async with manager.reserve():
                 pass
-
-
-class TestExpiry:
-    async def test_idle_session_ends_exactly_at_the_limit(self, autojump_clock):
-        """The last look before leaves it, the look at the limit ends it."""
-        expired: list = []
-        async with open_manager(expired=expired, max_idle=90, reap_interval=30) as manager:
-            session = await create(manager)
-            await trio.sleep(89)
-            assert await is_open(manager, session)
-            await trio.sleep(2)
-
-            assert not await is_open(manager, session)
-            assert expired == [(90, session.id)]
-
-    async def test_session_that_is_found_is_used(self, autojump_clock):
-        """Each request begins the wait anew."""
-        expired: list = []
-        async with open_manager(expired=expired, max_idle=90, reap_interval=30) as manager:
-            session = await create(manager)
-            for _ in range(5):
-                await trio.sleep(80)
-                await manager.find(session.id)
-            await trio.sleep(125)
-
-            assert [(510, session.id)] == expired
-
-    async def test_session_in_use_does_not_expire(self, autojump_clock):
-        """A call that takes hours keeps its session; idleness begins at its end."""
-        async with open_manager(max_idle=90, reap_interval=30) as manager:
-            session = await create(manager)
-            with manager.use(session), manager.use(session):
-                await trio.sleep(1000)
-            assert await is_open(manager, session)
-            await trio.sleep(80)
-            assert await is_open(manager, session)
-            await trio.sleep(40)
-            assert not await is_open(manager, session)
-
-    async def test_one_of_two_uses_is_enough(self, autojump_clock):
-        """Uses are counted."""
-        async with open_manager(max_idle=90, reap_interval=30) as manager:
-            session = await create(manager)
-            with manager.use(session):
-                with manager.use(session):
-                    pass
-                await trio.sleep(1000)
-                assert await is_open(manager, session)
-
-    async def test_everyone_is_told_of_once(self, autojump_clock):
-        """Only those that were idle, each after it was gone."""
-        expired: list = []
-        async with open_manager(expired=expired, max_idle=90, reap_interval=30) as manager:
-            idle = [await create(manager) for _ in range(3)]
-            await trio.sleep(60)
-            fresh = await create(manager)
-            await trio.sleep(60)
-
-            assert sorted(session.id for session in idle) == sorted(id for _, id in expired)
-            assert await is_open(manager, fresh)
-            await trio.sleep(1000)
-            assert len(expired) == len({id for _, id in expired}) == 4
-
-    async def test_session_that_was_ended_does_not_expire(self, autojump_clock):
-        """Nobody is told of it a second time."""
-        expired: list = []
-        async with open_manager(expired=expired, max_idle=90, reap_interval=30) as manager:
-            await manager.end((await create(manager)).id)
-            behind = await create(manager)
-            await manager.store.delete_session(behind.id)
-            await trio.sleep(1000)
-
-            assert expired == []
-
-    async def test_slow_upstream_holds_up_no_other_session(self, autojump_clock):
-        """A hundred farewells of five seconds each do not take minutes."""
-        async with open_manager(max_idle=90, reap_interval=30) as manager:
-            sessions = [await create(manager) for _ in range(100)]
-            told = []
-
-            async def tell_slowly(session):
-                await trio.sleep(5)
-                told.append(session.id)
-
-            manager.on_expired = tell_slowly
-            await trio.sleep(90 + 20.5)
-            assert sorted(told) == sorted(session.id for session in sessions)
-
-    async def test_housekeeping_survives_a_store_and_an_upstream_that_fail(self, autojump_clock, caplog):
-        """Both may be a user's own; the next round makes up for it."""
-
-        class FailingOnce(InMemoryStore):
-            async def get_session(self, session_id):
-                if self.fails:
-                    self.fails -= 1
-                    raise OSError("disk")
-                return await super().get_session(session_id)
-
-            fails = 1
-
-        async with open_manager(FailingOnce(), max_idle=90, reap_interval=30) as manager:
-            await create(manager)
-
-            async def fail(session):
-                raise ValueError("upstream")
-
-            manager.on_expired = fail
-            await trio.sleep(160)
-            assert await manager.store.count_sessions() == 0
-        assert [record.levelname for record in caplog.records].count("ERROR") == 2
-
-    async def test_session_used_while_it_is_read_is_spared(self, autojump_clock):
-        """The store may be slow, too."""
-        async with open_manager(SlowStore(), max_idle=90, reap_interval=30) as manager:
-            session = await create(manager)
-            await trio.sleep(90.5)
-            with manager.use(session):
-                await trio.sleep(20)
-                assert await is_open(manager, session)
-
-    async def test_nobody_need_be_told(self, autojump_clock):
-        """A manager by itself ends sessions as well."""
-        async with open_session_manager(SessionConfig(max_idle=1, reap_interval=1), InMemoryStore()) as manager:
-            session = await create(manager)
-            await trio.sleep(5)
-            assert not await is_open(manager, session)
-
-    async def test_cancelled_half_way_each_is_ended_or_untouched(self, autojump_clock):
-        """The upstream may not have been told of one that is ended; none is lost."""
-        manager = SessionManager(SlowStore(), SessionConfig(max_idle=90))
-        sessions = [await create(manager) for _ in range(3)]
-        await trio.sleep(100)
-        with trio.move_on_after(1.5) as scope:
-            await manager.reap()
-        assert scope.cancelled_caught
-        assert [False, True, True] == [await is_open(manager, session) for session in sessions]
-
-        await trio.sleep(100)
-        await manager.reap()
-        assert await manager.store.count_sessions() == 0
 
 
 class TestEnd:
@@ -287,6 +157,27 @@ class TestEnd:
             assert scope.cancel_called
 
 
+class FailingStore(InMemoryStore):
+    """Takes sessions and then no updates."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    async def update_session(self, session):
+        await trio.lowlevel.checkpoint()
+        raise self.error
+
+
+class OvertakenStore(InMemoryStore):
+    """Somebody else names the principal while the first update is on its way."""
+
+    async def update_session(self, session):
+        if (current := await self.get_session(session.id)).principal is None:
+            await super().update_session(attrs.evolve(current, principal="somebody"))
+        return await super().update_session(session)
+
+
 class TestMode:
     async def test_call_does_not_fail_because_its_store_hangs(self, autojump_clock):
         """How the answer was relayed is worth a second and no more."""
@@ -322,11 +213,82 @@ class TestMode:
 
             assert await manager.store.count_sessions() == 0
 
+    @pytest.mark.parametrize("error", [StoreUnavailable("down"), StoreCorrupt("bad"), SessionConflict("late")])
+    async def test_call_does_not_fail_because_its_store_does(self, autojump_clock, error):
+        """The mode is lost and the session is not, also if others are faster time and again."""
+        async with open_manager(FailingStore(error)) as manager:
+            session = await create(manager)
+            await manager.record_mode(session, ResponseMode.SSE_STREAM)
+            assert session == await manager.find(session.id)
+
+    async def test_what_somebody_else_wrote_meanwhile_is_kept(self, autojump_clock):
+        """The update is made again, upon what is stored by then."""
+        async with open_manager(OvertakenStore()) as manager:
+            session = await create(manager)
+            await manager.record_mode(session, ResponseMode.SSE_STREAM)
+            found = await manager.find(session.id)
+            assert (found.principal, found.response_mode) == ("somebody", ResponseMode.SSE_STREAM)
+            assert found.revision == 2
+
+
+class TestEventId:
+    async def test_newest_is_stored_a_little_later(self, autojump_clock):
+        """One write within the flush interval, with no wait for the caller and no new revision."""
+        async with open_manager() as manager:
+            session, other = await create(manager), await create(manager)
+            for number in range(10):
+                manager.record_event_id(session, str(number))
+            assert await manager.store.get_last_event_id(session.id) is None
+            await trio.sleep(0.15)
+            assert await manager.store.get_last_event_id(session.id) == "9"
+            assert await manager.store.get_last_event_id(other.id) is None
+            assert (await manager.find(session.id)).revision == 0
+
+    async def test_what_is_pending_is_written_at_the_end(self, autojump_clock):
+        """An orderly stop loses nothing, also if it comes as a cancellation."""
+        store = InMemoryStore()
+        with trio.CancelScope() as scope:
+            async with open_manager(store) as manager:
+                session = await create(manager)
+                manager.record_event_id(session, "last")
+                scope.cancel()
+        assert await store.get_last_event_id(session.id) == "last"
+
+    async def test_session_that_ended_meanwhile_stays_ended(self, autojump_clock):
+        """Nothing is brought back, and nothing fails."""
+        async with open_manager() as manager:
+            session = await create(manager)
+            manager.record_event_id(session, "1")
+            await manager.end(session.id)
+            manager.record_event_id(session, "2")
+            await trio.sleep(1)
+            with pytest.raises(SessionNotFound):
+                await manager.store.get_last_event_id(session.id)
+            again = await create(manager)
+            manager.record_event_id(again, "3")
+            await trio.sleep(1)
+            assert await manager.store.get_last_event_id(again.id) == "3"
+
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_sessions": 0}, {"max_idle": 0}, {"reap_interval": 0}, {"max_idle": float("nan")}]
+    "wrong",
+    [
+        {"max_sessions": 0},
+        {"max_idle": 0},
+        {"reap_interval": 0},
+        {"max_age": 0},
+        {"max_pending_per_session": -1},
+        {"max_idle": float("nan")},
+        {"max_age": float("nan")},
+    ],
 )
 def test_limits_are_positive(wrong):
     """A limit of nothing is a mistake."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SessionConfig(**wrong)
+
+
+@pytest.mark.parametrize(("max_idle", "reap_interval", "lag"), [(90, 30, 22.5), (3600, 30, 30), (2, 30, 0.5)])
+def test_stored_use_lags_by_a_quarter_of_the_idle_time_at_most(max_idle, reap_interval, lag):
+    """A short limit is looked at more often."""
+    assert SessionConfig(max_idle=max_idle, reap_interval=reap_interval).touch_interval == lag

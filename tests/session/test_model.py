@@ -1,11 +1,13 @@
 """A session as it is kept."""
 
+import math
+
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadowcat.session import Session, SessionId, TransportType, parse_session_id
+from shadowcat.session import Session, SessionId, SessionState, TransportType, parse_session_id
 from shadowcat.session.model import new_session_id
 
 
@@ -54,3 +56,18 @@ def test_session_is_never_changed():
 def test_client_comes_by_streamable_http_unless_told_otherwise():
     """The transport of both eras."""
     assert Session(id=SessionId("a")).transport_type is TransportType.STREAMABLE_HTTP
+
+
+def test_session_that_says_nothing_lives_for_ever():
+    """Until its manager says when it was used, nobody may end it; its first revision is 0."""
+    session = Session(id=SessionId("a"))
+    assert (session.expires_at, session.last_activity, session.revision) == (math.inf, 0.0, 0)
+    assert (session.state, session.upstream_name, session.principal) == (SessionState.INITIALIZING, "default", None)
+
+
+def test_sessions_share_nothing_that_can_be_changed():
+    """Each has mappings of its own."""
+    one, other = Session(id=SessionId("a")), Session(id=SessionId("b"))
+    for name in ("initialize_params", "initialize_result", "metadata", "unknown"):
+        assert getattr(one, name) == {}
+        assert getattr(one, name) is not getattr(other, name)

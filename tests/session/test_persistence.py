@@ -5,6 +5,7 @@ import logging
 import pytest
 import trio
 
+from shadowcat.abc import ResponseMode
 from shadowcat.errors import StoreUnavailable
 from shadowcat.session import (
     Activity,
@@ -170,7 +171,7 @@ async def test_hung_store_delays_the_end_by_the_flush_timeout(autojump_clock, st
     store.hung = True
     began = trio.current_time()
     async with open_session_manager(SessionConfig(), store) as manager:
-        session = await manager.create(None, {}, {}, None)
+        session = await manager.create(None, {}, {}, ResponseMode.JSON)
         manager.record_event_id(session, "7")
     assert trio.current_time() - began == pytest.approx(5)
     assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
@@ -226,13 +227,14 @@ class TestLazyStart:
         store = RecordingStore()
         async with open_session_manager(SessionConfig(max_pending_per_session=0), store) as manager:
             assert await manager.ensure_persistence_started() is None
-            manager.record_event_id(await manager.create(None, {}, {}, None), "1")
+            manager.record_event_id(await manager.create(None, {}, {}, ResponseMode.JSON), "1")
             await trio.sleep(5)
         assert store.batches == []
 
 
 def running_tasks():
     root = trio.lowlevel.current_root_task()
+    assert root is not None
     tasks, waiting = [], [root]
     while waiting:
         task = waiting.pop()

@@ -1,16 +1,27 @@
-"""The contract of a session store, whichever it is."""
+"""A session store that somebody else might write."""
 
 import attrs
 import pytest
 import trio
 
-from shadowcat.errors import SessionExists, SessionNotFound
+from shadowcat.errors import SessionConflict, SessionExists, SessionNotFound
 from shadowcat.protocol import ResponseMode
-from shadowcat.session import InMemoryStore, Session, SessionId, SessionStore, UpstreamSessionId
+from shadowcat.session import SessionId, SessionStore
+from shadowcat.testing import check_session_store
+from tests.testing.opening import opener
+
+from .managing import create, open_manager
+
+
+@attrs.define
+class Row:
+    session: object
+    frames: list = attrs.field(factory=list)
+    event_id: str | None = None
 
 
 class UserStore(SessionStore):
-    """The least that somebody else might write: every method is a checkpoint, rows are copies."""
+    """The least that keeps every promise: only what is abstract, and every method is a checkpoint."""
 
     def __init__(self):
         self.rows = {}
@@ -19,157 +30,111 @@ class UserStore(SessionStore):
         await trio.lowlevel.checkpoint()
         if session.id in self.rows:
             raise SessionExists(session.id)
-        self.rows[session.id] = attrs.asdict(session, recurse=False)
+        self.rows[session.id] = Row(session)
 
     async def get_session(self, session_id):
-        await trio.lowlevel.checkpoint()
-        return Session(**self._row(session_id))
+        return (await self._row(session_id)).session
 
     async def update_session(self, session):
-        await trio.lowlevel.checkpoint()
-        self._row(session.id)
-        self.rows[session.id] = attrs.asdict(session, recurse=False)
+        row = await self._row(session.id)
+        stored = row.session
+        if stored.revision != session.revision:
+            raise SessionConflict(session.id)
+        times = {"last_activity": stored.last_activity, "expires_at": stored.expires_at}
+        row.session = attrs.evolve(session, revision=stored.revision + 1, **times)
+        return row.session
 
     async def delete_session(self, session_id):
-        await trio.lowlevel.checkpoint()
-        self._row(session_id)
+        await self._row(session_id)
         del self.rows[session_id]
 
     async def list_sessions(self):
         await trio.lowlevel.checkpoint()
-        return [Session(**row) for row in self.rows.values()]
+        return [row.session for row in self.rows.values()]
 
     async def count_sessions(self):
         await trio.lowlevel.checkpoint()
         return len(self.rows)
 
-    def _row(self, session_id):
+    async def touch_sessions(self, activities):
+        await trio.lowlevel.checkpoint()
+        for activity in activities:
+            if row := self.rows.get(activity.session_id):
+                row.session = attrs.evolve(
+                    row.session,
+                    last_activity=max(row.session.last_activity, activity.last_activity),
+                    expires_at=max(row.session.expires_at, activity.expires_at),
+                )
+
+    async def expire_sessions(self, now, limit=100):
+        await trio.lowlevel.checkpoint()
+        due = [row.session for row in self.rows.values() if row.session.expires_at <= now][:limit]
+        for session in due:
+            del self.rows[session.id]
+        return due
+
+    async def add_frame(self, frame):
+        (await self._row(frame.session_id)).frames.append(frame)
+
+    async def get_frames(self, session_id):
+        await trio.lowlevel.checkpoint()
+        return list(self.rows[session_id].frames) if session_id in self.rows else []
+
+    async def delete_frames(self, session_id):
+        await trio.lowlevel.checkpoint()
+        if session_id in self.rows:
+            self.rows[session_id].frames.clear()
+
+    async def count_frames(self, session_id):
+        return len(await self.get_frames(session_id))
+
+    async def store_last_event_id(self, session_id, event_id):
+        (await self._row(session_id)).event_id = event_id
+
+    async def get_last_event_id(self, session_id):
+        return (await self._row(session_id)).event_id
+
+    async def aclose(self):
+        await trio.lowlevel.checkpoint()
+
+    async def _row(self, session_id):
+        await trio.lowlevel.checkpoint()
         if session_id not in self.rows:
             raise SessionNotFound(session_id)
         return self.rows[session_id]
 
 
-STORES = [InMemoryStore, UserStore]
+async def test_it_keeps_the_contract():
+    """What is abstract is enough; the rest of `SessionStore` is built on it."""
+    with trio.fail_after(60):
+        await check_session_store(opener(UserStore()), sessions=200)
 
 
-@pytest.fixture(params=STORES)
-def store(request):
-    return request.param()
+@pytest.mark.parametrize("name", sorted(SessionStore.__abstractmethods__))
+def test_none_of_its_methods_can_be_left_out(name):
+    """A store that lacks one says so when it is made, not when a client needs it."""
+    lacking = type("Lacking", (UserStore,), {name: getattr(SessionStore, name)})
+    with pytest.raises(TypeError, match=name):
+        lacking()
 
 
-def session(name="s", **members):
-    return Session(id=SessionId(name), **members)
+async def test_manager_works_with_it(autojump_clock):
+    """A session is found, updated, touched, kept while it is used, and ended."""
+    expired: list = []
+    store = UserStore()
+    async with open_manager(store, expired=expired, max_idle=80, reap_interval=20) as manager:
+        session = await create(manager)
+        ended = await create(manager)
+        await manager.record_mode(session, ResponseMode.SSE_STREAM)
+        manager.record_event_id(session, "7")
+        await manager.end(ended.id)
+        with manager.use(session):
+            await trio.sleep(500)
+        found = await manager.find(session.id)
+        assert (found.response_mode, found.revision) == (ResponseMode.SSE_STREAM, 1)
+        assert await store.get_last_event_id(SessionId(session.id)) == "7"
+        assert found.expires_at >= session.expires_at + 400
 
-
-async def test_session_comes_back_as_it_was_kept(store):
-    """Every member survives."""
-    kept = session(
-        upstream_session_id=UpstreamSessionId("opaque\xff"),
-        response_mode=ResponseMode.SSE_STREAM,
-        protocol_version="2025-11-25",
-        initialize_params={"capabilities": {"roots": {}}, "clientInfo": {"name": "é"}},
-        initialize_result={"serverInfo": {"name": "s"}, "n": 1.5},
-        created_at=1.5,
-    )
-    await store.create_session(kept)
-
-    assert kept == await store.get_session(kept.id)
-    assert [kept] == list(await store.list_sessions())
-
-
-async def test_id_is_created_once(store):
-    """SessionExists leaves the first as it was."""
-    await store.create_session(session(protocol_version="first"))
-    with pytest.raises(SessionExists):
-        await store.create_session(session(protocol_version="second"))
-
-    assert "first" == (await store.get_session(SessionId("s"))).protocol_version
-    assert await store.count_sessions() == 1
-
-
-async def test_update_replaces_the_whole(store):
-    """What the new value does not say is gone."""
-    await store.create_session(session(protocol_version="x", initialize_params={"a": 1}))
-    await store.create_session(session("other"))
-    await store.update_session(session(initialize_result={"b": 2}))
-
-    assert session(initialize_result={"b": 2}) == await store.get_session(SessionId("s"))
-    assert session("other") == await store.get_session(SessionId("other"))
-
-
-async def test_update_creates_nothing(store):
-    """A session that ended while a request in it was under way stays ended."""
-    with pytest.raises(SessionNotFound):
-        await store.update_session(session())
-    assert await store.count_sessions() == 0
-
-
-async def test_deleted_session_is_gone(store):
-    """Deleting it again says so; its id may be used anew."""
-    await store.create_session(session())
-    await store.create_session(session("other"))
-    await store.delete_session(SessionId("s"))
-
-    for method in (store.get_session, store.delete_session):
-        with pytest.raises(SessionNotFound):
-            await method(SessionId("s"))
-    assert [session("other")] == list(await store.list_sessions())
-    await store.create_session(session())
-
-
-async def test_unknown_session_is_not_found(store):
-    """Also in a store that never had any."""
-    for method in (store.get_session, store.delete_session):
-        with pytest.raises(SessionNotFound):
-            await method(SessionId("never"))
-    assert (0, []) == (await store.count_sessions(), list(await store.list_sessions()))
-
-
-async def test_count_and_list_agree(store):
-    """However many there are."""
-    for number in range(20):
-        assert number == await store.count_sessions() == len(await store.list_sessions())
-        await store.create_session(session(str(number)))
-    assert {str(number) for number in range(20)} == {kept.id for kept in await store.list_sessions()}
-
-
-async def test_list_may_be_kept_while_sessions_end(store):
-    """A caller that loops over it may end what it finds."""
-    for name in "abc":
-        await store.create_session(session(name))
-    for kept in await store.list_sessions():
-        await store.delete_session(kept.id)
-    assert await store.count_sessions() == 0
-
-
-async def test_of_many_who_create_one_id_one_succeeds(store):
-    """Each method is atomic."""
-    created = []
-
-    async def create(number):
-        try:
-            await store.create_session(session(protocol_version=str(number)))
-        except SessionExists:
-            return
-        created.append(str(number))
-
-    async with trio.open_nursery() as nursery:
-        for number in range(10):
-            nursery.start_soon(create, number)
-
-    assert created == [(await store.get_session(SessionId("s"))).protocol_version]
-
-
-@pytest.mark.parametrize("method", ["create_session", "update_session", "delete_session"])
-async def test_cancelled_call_happened_in_full_or_not_at_all(store, method):
-    """A store that is cancelled holds the old session, the new one, or none."""
-    old, new = session(protocol_version="old"), session(protocol_version="new")
-    if method != "create_session":
-        await store.create_session(old)
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        await getattr(store, method)(new.id if method == "delete_session" else new)
-
-    kept = list(await store.list_sessions())
-    assert kept in ([], [old], [new])
-    assert await store.count_sessions() == len(kept)
+        await trio.sleep(80 + 2 * 20 + 1)
+        assert [session.id] == [session_id for _, session_id in expired]
+        assert await store.count_sessions() == 0

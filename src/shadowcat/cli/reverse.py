@@ -6,7 +6,7 @@ import argparse
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -28,6 +28,9 @@ example:
 Clients then use http://127.0.0.1:8080/mcp instead of the server's own URL.
 The first SIGINT or SIGTERM lets calls finish, the second stops at once.
 """
+
+_STORES = tuple(backend.value for backend in StorageBackend)
+_FALLBACKS = ("none", "memory")
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -80,39 +83,50 @@ def _add_header_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_storage(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("sessions", "each option can also be set in the environment, as $SHADOWCAT_STORE")
-    environ = os.environ.get
-    group.add_argument(
-        "--store",
-        choices=[backend.value for backend in StorageBackend],
-        default=environ("SHADOWCAT_STORE", "memory"),
-        help="where sessions are kept; default: %(default)s",
+    group = parser.add_argument_group(
+        "sessions", "each option can also be set in the environment, --sqlite-path as $SHADOWCAT_SQLITE_PATH"
     )
-    group.add_argument("--sqlite-path", default=environ("SHADOWCAT_SQLITE_PATH"), metavar="FILE", help="for sqlite")
-    group.add_argument("--redis-url", default=environ("SHADOWCAT_REDIS_URL"), metavar="URL", help="for redis")
-    group.add_argument(
-        "--redis-prefix", default=environ("SHADOWCAT_REDIS_PREFIX"), metavar="PREFIX", help="of every key in Redis"
-    )
+    group.add_argument("--store", choices=_STORES, help="where sessions are kept; default: memory")
+    group.add_argument("--sqlite-path", metavar="FILE", help="the file of the sqlite store; made if there is none")
+    group.add_argument("--redis-url", metavar="URL", help="the server of the redis store: redis://HOST:PORT/DATABASE")
+    group.add_argument("--redis-prefix", metavar="PREFIX", help="of every key in Redis; default: shadowcat")
     group.add_argument(
         "--store-fallback",
-        choices=["none", "memory"],
-        default=environ("SHADOWCAT_STORE_FALLBACK", "none"),
-        help="what to do while Redis cannot be reached: refuse, or go on from memory; default: %(default)s",
+        choices=_FALLBACKS,
+        help="while Redis cannot be reached, refuse (none) or go on from memory; default: none",
     )
 
 
-def _build_storage(args: argparse.Namespace) -> StorageConfig:
-    if args.store not in [backend.value for backend in StorageBackend]:
-        raise ConfigError(f"$SHADOWCAT_STORE is {args.store!r}; set it to memory, sqlite or redis")
-    if args.redis_prefix is not None and args.redis_url is None:
+def build_storage(args: argparse.Namespace, environ: Mapping[str, str]) -> StorageConfig:
+    """Return the store that *args* choose, and *environ* where they say nothing.
+
+    Raises:
+        ConfigError: They contradict each other.
+    """
+    store = args.store or _choice(environ, "SHADOWCAT_STORE", _STORES)
+    fallback = args.store_fallback or _choice(environ, "SHADOWCAT_STORE_FALLBACK", _FALLBACKS)
+    path, url, prefix = args.sqlite_path, args.redis_url, args.redis_prefix
+    # What the environment says of a store that is not chosen is for another program.
+    if store == "sqlite":
+        path = path or environ.get("SHADOWCAT_SQLITE_PATH")
+    if store == "redis":
+        url, prefix = url or environ.get("SHADOWCAT_REDIS_URL"), prefix or environ.get("SHADOWCAT_REDIS_PREFIX")
+    if prefix and not url:
         raise ConfigError("--redis-prefix goes with --redis-url; give both or neither")
-    prefix = {} if args.redis_prefix is None else {"prefix": args.redis_prefix}
+    named = {"prefix": prefix} if prefix else {}
     return StorageConfig(
-        backend=StorageBackend(args.store),
-        sqlite=None if args.sqlite_path is None else SqliteConfig(path=args.sqlite_path),
-        redis=None if args.redis_url is None else RedisConfig(url=args.redis_url, **prefix),
-        has_fallback=args.store_fallback == "memory",
+        backend=StorageBackend(store),
+        sqlite=SqliteConfig(path=path) if path else None,
+        redis=RedisConfig(url=url, **named) if url else None,
+        has_fallback=fallback == "memory",
     )
+
+
+def _choice(environ: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
+    value = environ.get(name) or choices[0]
+    if value not in choices:
+        raise ConfigError(f"${name} is {value!r}; set it to one of: {', '.join(choices)}")
+    return value
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -172,7 +186,7 @@ def build_config(args: argparse.Namespace) -> ReverseProxyConfig:
             sessions=SessionConfig(
                 max_sessions=args.max_sessions, max_idle=args.session_idle_timeout, max_age=args.session_max_age
             ),
-            storage=_build_storage(args),
+            storage=build_storage(args, os.environ),
             origin=OriginConfig(allowed_origins=args.allow_origin, allowed_hosts=args.allow_host),
             shutdown_timeout=args.shutdown_timeout,
         )

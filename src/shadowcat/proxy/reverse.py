@@ -16,7 +16,7 @@ from ..auth import OriginConfig, OriginPolicy
 from ..errors import ConfigError
 from ..session import FailoverStore, SessionConfig, SessionStore, StorageConfig, StorageFactory, open_session_manager
 from ..transport import Upstream
-from ..transport.downstream import ListenerConfig, open_listening_socket, parse_bind, serve_asgi
+from ..transport.downstream import ListenerConfig, bind_socket, parse_bind, serve_asgi, start_listening
 from ..transport.upstream import HttpUpstream, HttpUpstreamConfig
 from .app import AppConfig, ReverseProxyApp
 from .drain import Drain
@@ -127,7 +127,7 @@ async def serve_reverse_proxy(
     """
     stop = trio.Event() if shutdown is None else shutdown
     # Before anything else, so that its error comes alone.
-    with open_listening_socket(config.listener) as sock:
+    with bind_socket(config.listener) as sock:
         await _serve_on(sock, config, store, upstream, stop, task_status)
 
 
@@ -155,6 +155,8 @@ async def _serve_on(
             )
             nursery.cancel_scope.cancel()
 
+        # Not before the store is open: nobody is let in who cannot be served.
+        start_listening(sock, config.listener)
         nursery.start_soon(_drain_at, stop, app, config.shutdown_timeout)
         urls = await nursery.start(serve)
         task_status.started([url + config.path for url in urls])

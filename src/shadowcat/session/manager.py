@@ -63,6 +63,9 @@ class _Presence:
     last_used: float
     """By trio's clock."""
     last_stored: float = -math.inf
+    """Which use the store is known to have."""
+    last_marked: float = -math.inf
+    """Which use was handed to the persistence worker."""
     in_use: int = 0
     in_flight: dict[RawId, list[tuple[RawId, RawId]]] = attrs.field(factory=dict)
     """Of requests under way, the client's id and the one that went upstream."""
@@ -285,10 +288,11 @@ class SessionManager:
         Safe to cancel: a session is either ended or untouched, though the
         upstream may then not have been told of one that is ended.
         """
+        now = self.now()
         await self._store_uses()
         limiter = trio.CapacityLimiter(_MAX_FAREWELLS)
         async with trio.open_nursery() as nursery:
-            while expired := await self.store.expire_sessions(self.now()):
+            while expired := await self.store.expire_sessions(now):
                 for session in expired:
                     self._forget(session.id)
                     await limiter.acquire_on_behalf_of(session.id)
@@ -299,6 +303,10 @@ class SessionManager:
         try:
             if self.on_expired is not None:
                 await self.on_expired(session)
+        except Exception:
+            # The boundary of housekeeping: an upstream of the user's own that
+            # fails must not keep the others from being told.
+            log.exception("the upstream could not be told of the end of a session")
         finally:
             limiter.release_on_behalf_of(session.id)
 
@@ -308,25 +316,26 @@ class SessionManager:
             await trio.sleep(self.config.touch_interval)
             try:
                 await self.reap()
-            except Exception:
-                # The boundary of housekeeping: a store or an upstream of the user's
-                # own that fails must not end the proxy.
-                log.exception("sessions could not be ended; trying again in %g s", self.config.touch_interval)
+            except* (StoreError, OSError) as group:
+                log.error("sessions could not be ended, trying again later: %s", group.exceptions)
 
     async def _store_uses(self) -> None:
         """Bring the store up to date before anything is ended for idleness."""
         now = trio.current_time()
-        activities = []
+        stored, activities = [], []
         for session_id, presence in list(self._presences.items()):
             if presence.in_use:
                 presence.last_used = now
             elif presence.last_used < now - self.config.max_idle - self.config.touch_interval:
-                del self._presences[session_id]
+                if not presence.listeners and presence.last_used <= presence.last_stored:
+                    del self._presences[session_id]
             if presence.last_used > presence.last_stored:
-                presence.last_stored = now
+                stored.append((presence, presence.last_used))
                 activities.append(self._activity(session_id, presence))
         if activities:
             await self.store.touch_sessions(activities)
+        for presence, last_used in stored:
+            presence.last_stored = last_used
 
     def _expiry(self, created_at: float, last_activity: float) -> float:
         # The stored time of last use lags; nobody is ended early for that.
@@ -341,12 +350,18 @@ class SessionManager:
         now = self.now()
         if session.created_at + self.config.max_age <= now:
             return True
-        return session.expires_at <= now and session.id not in self._presences
+        if session.expires_at > now:
+            return False
+        presence = self._presences.get(session.id)
+        if presence is None:
+            return True
+        return not presence.in_use and presence.last_used + self.config.max_idle <= trio.current_time()
 
     def _note_use(self, session_id: SessionId, presence: _Presence) -> None:
         presence.last_used = now = trio.current_time()
-        if now - presence.last_stored >= self.config.touch_interval and (worker := self._persistence()):
-            presence.last_stored = now
+        last = max(presence.last_stored, presence.last_marked)
+        if now - last >= self.config.touch_interval and (worker := self._persistence()):
+            presence.last_marked = now
             worker.mark_activity(self._activity(session_id, presence))
 
     def _presence_of(self, session: Session) -> _Presence:

@@ -147,7 +147,7 @@ class PersistenceWorker:
                 await self._flush()
                 attempt = 0
                 self._is_degraded = False
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 self._failures += 1
                 if not self._is_degraded:
                     log.warning("session updates are kept back: %s", error)
@@ -189,7 +189,7 @@ class PersistenceWorker:
         while self._dirty:
             try:
                 await self._flush()
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 log.warning("the session store fails at the end: %s", error)
                 await trio.sleep(self._config.base_backoff)
 

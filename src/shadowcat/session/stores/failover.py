@@ -102,7 +102,8 @@ class FailoverStore(SessionStore):
     @property
     def is_degraded(self) -> bool:
         """Whether the primary is not asked, or has yet to be told something."""
-        return self._breaker.state is not BreakerState.CLOSED or self._backlog.pending > 0
+        is_asked = self._breaker.state is BreakerState.CLOSED and not self._failed.is_set()
+        return not is_asked or self._backlog.pending > 0
 
     def statistics(self) -> FailoverStatistics:
         """Return a snapshot."""
@@ -317,13 +318,14 @@ class FailoverStore(SessionStore):
                 await self._push()
             except StoreUnavailable:
                 continue
-            if not self.is_degraded:
+            if self._breaker.state is BreakerState.CLOSED and not self._backlog.pending:
                 self._failed = trio.Event()
                 log.info("session store is back: %s", self.statistics())
 
     async def _push(self) -> None:
         async with self._pushing:
             await self._recovery.push()
+            await self._ask(self._primary.count_sessions)
             while self._breaker.state is not BreakerState.CLOSED:
                 await self._ask(self._primary.count_sessions)
 
@@ -368,6 +370,8 @@ async def open_failover_store(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
+            # So that an outage at the start is known before the first request.
+            await store.count_sessions()
             yield store
             nursery.cancel_scope.cancel()
     finally:

@@ -4,8 +4,10 @@ Which HTTP server does the work is known inside this package only.
 """
 
 from .listener import ListenerConfig as ListenerConfig
+from .listener import bind_socket as bind_socket
 from .listener import is_loopback as is_loopback
 from .listener import open_listening_socket as open_listening_socket
 from .listener import parse_bind as parse_bind
+from .listener import start_listening as start_listening
 from .listener import url_of as url_of
 from .server import serve_asgi as serve_asgi

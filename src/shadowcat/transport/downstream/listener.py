@@ -94,8 +94,33 @@ def url_of(sock: socket.socket) -> str:
 def open_listening_socket(config: ListenerConfig) -> socket.socket:
     """Bind and listen, so that a client that connects from now on is only kept waiting.
 
-    Accepted connections inherit the options set here.  The caller owns the
-    socket until it hands it to `serve_asgi`.
+    The caller owns the socket until it hands it to `serve_asgi`.
+
+    Raises:
+        ConfigError: The address cannot be used.
+    """
+    sock = bind_socket(config)
+    start_listening(sock, config)
+    return sock
+
+
+def start_listening(sock: socket.socket, config: ListenerConfig) -> None:
+    """Let clients connect to what `bind_socket` returned.
+
+    Raises:
+        ConfigError: The address is taken after all; the socket is closed.
+    """
+    try:
+        sock.listen(config.backlog)
+    except OSError as exc:
+        sock.close()
+        raise ConfigError(_explain(exc, config.bind)) from exc
+
+
+def bind_socket(config: ListenerConfig) -> socket.socket:
+    """Take the address, on which nobody can connect yet.
+
+    Connections accepted later inherit the options set here.
 
     Raises:
         ConfigError: The address cannot be used.
@@ -111,7 +136,6 @@ def open_listening_socket(config: ListenerConfig) -> socket.socket:
     try:
         _set_options(sock, config)
         sock.bind(address)
-        sock.listen(config.backlog)
         sock.setblocking(False)
     except OSError as exc:
         sock.close()
