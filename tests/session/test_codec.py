@@ -97,7 +97,7 @@ NONSENSE = [
     pytest.param(b'{"id": "a", "revision": {}}', id="an object for a number"),
     pytest.param(b'{"id": "a", "metadata": 5}', id="a number for an object"),
     pytest.param(b'{"id": "a", "initialize_params": [1]}', id="a list for an object"),
-    pytest.param(b'{"id": "a", "unknown": ' + b"[" * 5000 + b"]" * 5000 + b"}", id="too deep"),
+    pytest.param(b'{"id": "a", "unknown": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", id="too deep"),
 ]
 
 
