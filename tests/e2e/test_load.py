@@ -28,6 +28,9 @@ class ConfusableServer:
 
     async def serve(self, connection: RawConnection) -> None:
         while message := await connection.read_message():
+            if not message.body:  # the end of a session whose client left, or a stream
+                await connection.answer({})
+                continue
             call = message.json
             if call["method"] == "initialize":
                 result = {"protocolVersion": "2025-11-25", "capabilities": {}}
