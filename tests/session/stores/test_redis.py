@@ -513,7 +513,10 @@ async def test_a_wrong_password_is_said_without_it():
 
 async def test_a_cluster_node_takes_every_step(tmp_path):
     """In cluster mode Redis refuses what crosses slots; every call works on one node that has them all."""
-    with running_redis("--cluster-enabled", "yes", "--cluster-config-file", str(tmp_path / "nodes.conf")) as redis:
+    # By default its second port is the first and 10,000, which may be none.
+    ports = ["--cluster-port", str(free_port())]
+    nodes = ["--cluster-config-file", str(tmp_path / "nodes.conf")]
+    with running_redis("--cluster-enabled", "yes", *nodes, *ports) as redis:
         redis.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         while "cluster_state:ok" not in str(redis.ask("CLUSTER", "INFO")):  # noqa: ASYNC110  (another process)
             await trio.sleep(0.05)
