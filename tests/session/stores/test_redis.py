@@ -29,7 +29,7 @@ from shadowcat.session.store import Activity
 from shadowcat.session.stores.redis import RedisConfig, RedisStore, open_redis_store
 from shadowcat.session.stores.redis_scripts import MARGIN
 from shadowcat.testing.stores import check_session_store
-from tests.session.stores.redis_server import running_redis
+from tests.session.stores.redis_server import free_port, running_redis
 
 pytestmark = pytest.mark.slow
 
