@@ -187,7 +187,9 @@ async def test_killed_proxy_has_stored_event_ids_but_for_the_last_moment(place: 
         missing = [when for number, when in stream.times.items() if number > int(event_id)]
         behind.append(killed_at - min(missing, default=killed_at))
     print(f"seconds of event ids missing: {sorted(round(seconds, 3) for seconds in behind)}")
-    assert max(behind) <= 0.1 + 0.1
+    # The tenth itself is held on the mock clock, in tests/session/test_persistence.py;
+    # the rest is how long a write may take on a machine with other things to do.
+    assert max(behind) <= 0.1 + 0.4
     nursery.cancel_scope.cancel()
 
 
