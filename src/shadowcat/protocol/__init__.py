@@ -28,6 +28,7 @@ from .jsonrpc import Response as Response
 from .jsonrpc import cancelled_id as cancelled_id
 from .jsonrpc import decode as decode
 from .jsonrpc import error_body as error_body
+from .jsonrpc import is_same_id as is_same_id
 from .jsonrpc import mint_id as mint_id
 from .jsonrpc import peek as peek
 from .jsonrpc import read_value as read_value

@@ -207,6 +207,11 @@ def read_value(text: bytes) -> Any:
         return None
 
 
+def is_same_id(found: RawId | None, expected: RawId) -> bool:
+    """Whether two ids are one, however their texts are spelled."""
+    return found == expected or (found is not None and read_value(found) == read_value(expected))
+
+
 def mint_id() -> RawId:
     """Return a request id that nobody else uses: a long random string."""
     return b'"shadowcat-%s"' % secrets.token_hex(12).encode()

@@ -142,8 +142,8 @@ class McpEndpoint:
         match classify(exchange.headers, message):
             case Initialize(request):
                 await self._initialize(exchange, body, request)
-            case LegacyMessage(message, version):
-                await self._relay_legacy(exchange, body, message, version)
+            case LegacyMessage(message):
+                await self._relay_legacy(exchange, body, message)
             case ModernMessage(message):
                 await self._relay_modern(exchange, body, message)
 
@@ -251,9 +251,7 @@ class McpEndpoint:
             answer.mode,
         )
 
-    async def _relay_legacy(
-        self, exchange: Exchange, body: bytes, message: Message | Batch, version: str | None
-    ) -> None:
+    async def _relay_legacy(self, exchange: Exchange, body: bytes, message: Message | Batch) -> None:
         """Relay a message in a session.  The client's leaving does not cancel it."""
         session = await self._session(exchange)
         self._check_version(exchange, session)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import attrs
 
 from ..errors import RemoteProtocolError
-from ..protocol import RawId, Response, ResponseMode, SSEDecoder, peek, read_value
+from ..protocol import RawId, Response, ResponseMode, SSEDecoder, is_same_id, peek
 from ..transport import UpstreamResponse
 
 _MAX_HELD = 4 * 1024 * 1024
@@ -63,8 +63,7 @@ def _response_in(data: bytes, request_id: RawId) -> Response | None:
     message = peek(data)
     if not isinstance(message, Response):
         return None
-    is_same = message.id == request_id or (message.id and read_value(message.id) == read_value(request_id))
-    return message if is_same else None
+    return message if is_same_id(message.id, request_id) else None
 
 
 class _Replay:

@@ -25,8 +25,8 @@ from ..protocol import (
     client_headers,
     encode_event,
     error_body,
+    is_same_id,
     peek,
-    read_value,
 )
 from ..transport import BodyStream, Exchange, UpstreamResponse
 from .answers import answer_to
@@ -201,7 +201,7 @@ class AnswerRelay:
         if not event.data or self._is_answered or self.request_id is None:
             return
         message = peek(self._restored_whole(event.data))
-        if isinstance(message, Response) and _is_same_id(message.id, self.request_id):
+        if isinstance(message, Response) and is_same_id(message.id, self.request_id):
             self._is_answered = True
             if self.on_event_id is None:
                 self._decoder = None
@@ -251,9 +251,3 @@ class AnswerRelay:
 
     def _flushed(self) -> bytes:
         return b"" if self.restorer is None else self.restorer.flush()
-
-
-def _is_same_id(found: RawId | None, expected: RawId | None) -> bool:
-    if found == expected:
-        return True
-    return found is not None and expected is not None and read_value(found) == read_value(expected)

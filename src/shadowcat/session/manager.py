@@ -45,7 +45,7 @@ class SessionConfig:
     """Seconds between two looks for sessions to end; fewer if ``max_idle`` is short."""
 
     max_pending_per_session: int = attrs.field(default=100, validator=attrs.validators.ge(0))
-    """0 turns writing behind off: last event ids and times of use are then not stored."""
+    """0 turns writing behind off: last event ids are then not stored, times of use only before expiry."""
 
     persistence: PersistenceConfig = attrs.field(factory=PersistenceConfig)
 
