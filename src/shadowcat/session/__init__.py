@@ -30,3 +30,13 @@ from .stores import StorageFactory as StorageFactory
 from .stores import open_failover_store as open_failover_store
 from .stores import open_redis_store as open_redis_store
 from .stores import open_sqlite_store as open_sqlite_store
+from .stream import LogLimits as LogLimits
+from .stream import OwnerId as OwnerId
+from .stream import StreamAppend as StreamAppend
+from .stream import StreamEvent as StreamEvent
+from .stream import StreamId as StreamId
+from .stream import StreamKey as StreamKey
+from .stream import StreamKind as StreamKind
+from .stream import StreamRecord as StreamRecord
+from .stream import StreamSlice as StreamSlice
+from .stream import new_owner_id as new_owner_id

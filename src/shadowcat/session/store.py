@@ -6,13 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import attrs
+import trio
 
 from ..envelope import MessageEnvelope
 from ..errors import SessionConflict, SessionNotFound
 from .model import Session, SessionId
+from .stream import LogLimits, OwnerId, StreamAppend, StreamId, StreamKey, StreamRecord, StreamSlice
 
 _MAX_CONFLICTS = 1000
 """Rounds that `SessionStore.modify` loses to others before it gives up."""
+
+_TAIL_INTERVAL = 0.05
+"""Seconds between two looks at a stream that another proxy appends to."""
 
 
 @attrs.frozen
@@ -31,7 +36,7 @@ class SessionStore(ABC):
     says otherwise: it happened in full or not at all, also when cancelled, and
     nobody sees half of it.  Whoever reads after a write has returned, in whatever
     process, sees it.  A cancelled write may have happened; all writes but
-    `create_session` and `add_frame` can simply be made again.  A method may be a
+    `create_session`, `add_frame` and `claim_stream` can simply be made again.  A method may be a
     checkpoint or not; a caller that loops over many calls adds its own.
 
     Every method may raise:
@@ -39,7 +44,14 @@ class SessionStore(ABC):
     * `StoreUnavailable`: the backend cannot be reached or does not answer in
       time.  Reads can be repeated; a write may have happened.
     * `StoreCorrupt`: the backend holds something that cannot be read.
+
+    A store need not keep event streams: those methods, from `append_events` to
+    `wait_events`, keep nothing unless they are overridden.  A client can then resume
+    only at the proxy that has its stream in memory.
     """
+
+    keeps_streams: bool = False
+    """Whether event streams are kept; set by a store that overrides those methods, all of them."""
 
     @abstractmethod
     async def create_session(self, session: Session) -> None:
@@ -73,7 +85,7 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def delete_session(self, session_id: SessionId) -> None:
-        """Forget a session, its frames and its event ids.  Atomic.
+        """Forget a session, its frames, its streams and its event ids.  Atomic.
 
         Raises:
             SessionNotFound: There is none.
@@ -142,6 +154,54 @@ class SessionStore(ABC):
         Raises:
             SessionNotFound: There is no such session.
         """
+
+    async def append_events(self, appends: Sequence[StreamAppend], limits: LogLimits) -> Sequence[StreamKey]:
+        """Add to the logs of streams; return those that were refused.
+
+        The first append makes the stream.  One is refused if its session is gone, or if
+        the stream has another owner or fence by now.  Atomic for each; made again, it
+        changes nothing: events at or below the newest position are passed over.  What is
+        beyond *limits* is dropped, the oldest first; ages count from the newest
+        ``recorded_at``.  A store may be late in dropping, but not without bound.
+        """
+        return ()
+
+    async def read_events(
+        self, session_id: SessionId, stream_id: StreamId, after: int, limit: int = 100
+    ) -> StreamSlice | None:
+        """Return a stream with its events beyond position *after*, at most *limit*, in order; None if unknown.
+
+        Atomic: events that the record counts and that are not there were dropped.
+        """
+        return None
+
+    async def claim_stream(self, session_id: SessionId, stream_id: StreamId, owner: OwnerId) -> StreamRecord | None:
+        """Make *owner* the owner of a stream if it has no live one; return the stream, None if unknown.
+
+        Atomic: of several claimants one gets it, with a fence of its own, and whoever
+        owned it before can append no more.  The others get the record as it is.  A live
+        owner that claims its own stream gets a new fence too.
+        """
+        return None
+
+    async def renew_owner(self, owner: OwnerId, ttl: float) -> None:
+        """Count *owner* as alive for *ttl* seconds from now, by the store's own clock; 0 for no more.  Atomic."""
+
+    async def expire_streams(self, before: float) -> int:
+        """Drop streams that have ended, and whose newest append came before that time; return how many.
+
+        Seconds since the Unix epoch, compared to the newest ``appended_at``.  Not atomic.
+        Streams that have not ended go with their session.
+        """
+        return 0
+
+    async def wait_events(self, session_id: SessionId, stream_id: StreamId, after: int) -> None:
+        """Return when a stream may have an event beyond *after*, or may have ended or lost its owner.
+
+        May return early, and returns within a second whatever happens.  By default it
+        just lets a little time pass.
+        """
+        await trio.sleep(_TAIL_INTERVAL)
 
     async def get_sessions_batch(self, session_ids: Sequence[SessionId]) -> Sequence[Session]:
         """Return those of the sessions that exist, in the order asked for.

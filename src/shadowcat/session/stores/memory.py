@@ -7,11 +7,13 @@ from collections import deque
 from collections.abc import Sequence
 
 import attrs
+import trio
 
 from ...envelope import MessageEnvelope
 from ...errors import SessionConflict, SessionExists, SessionNotFound
 from ..model import Session, SessionId
 from ..store import Activity, SessionStore
+from ..stream import LogLimits, OwnerId, StreamAppend, StreamEvent, StreamId, StreamKey, StreamRecord, StreamSlice
 
 _MAX_FRAMES = 1000
 
@@ -20,10 +22,35 @@ _MAX_FRAMES = 1000
 
 
 @attrs.define(eq=False)
+class _Stream:
+    newest: StreamAppend
+    events: deque[StreamEvent] = attrs.field(factory=deque)
+    size: int = 0
+
+    def take(self, append: StreamAppend, limits: LogLimits) -> None:
+        last = self.newest.last_position
+        for event in append.events:
+            if event.position > last:
+                self.events.append(event)
+                self.size += len(event.block)
+        self.newest = attrs.evolve(append, events=(), last_position=max(last, append.last_position))
+        self._trim(limits)
+
+    def _trim(self, limits: LogLimits) -> None:
+        while len(self.events) > 1 and (
+            len(self.events) > limits.max_events
+            or self.size > limits.max_bytes
+            or self.events[0].recorded_at < self.events[-1].recorded_at - limits.max_age
+        ):
+            self.size -= len(self.events.popleft().block)
+
+
+@attrs.define(eq=False)
 class _Entry:
     session: Session
     frames: deque[MessageEnvelope] = attrs.field(factory=lambda: deque(maxlen=_MAX_FRAMES))
     last_event_id: str | None = None
+    streams: dict[StreamId, _Stream] = attrs.field(factory=dict)
     due: float = 0.0
     """The time under which the entry stands in the queue of expiries."""
 
@@ -31,7 +58,11 @@ class _Entry:
 class InMemoryStore(SessionStore):
     """Keep sessions in a dictionary; they are gone when the process ends."""
 
+    keeps_streams = True
+
     def __init__(self) -> None:
+        self._alive_until: dict[OwnerId, float] = {}
+        """By trio's clock."""
         self._entries: dict[SessionId, _Entry] = {}
         self._due: list[tuple[float, SessionId]] = []
         """A heap; an entry that was touched since is put back when its turn comes."""
@@ -112,6 +143,75 @@ class InMemoryStore(SessionStore):
 
     async def get_last_event_id(self, session_id: SessionId) -> str | None:
         return self._entry(session_id).last_event_id
+
+    async def append_events(self, appends: Sequence[StreamAppend], limits: LogLimits) -> Sequence[StreamKey]:
+        return [append.key for append in appends if not self._append(append, limits)]
+
+    def _append(self, append: StreamAppend, limits: LogLimits) -> bool:
+        entry = self._entries.get(append.key.session_id)
+        if entry is None:
+            return False
+        stream = entry.streams.get(append.key.stream_id)
+        if stream is None:
+            stream = entry.streams[append.key.stream_id] = _Stream(attrs.evolve(append, last_position=0))
+            if len(entry.streams) > limits.max_streams:
+                ended = (key for key, other in entry.streams.items() if other.newest.is_ended)
+                del entry.streams[next(ended, next(iter(entry.streams)))]
+        elif (stream.newest.owner, stream.newest.fence) != (append.owner, append.fence):
+            return False
+        stream.take(append, limits)
+        return True
+
+    async def read_events(
+        self, session_id: SessionId, stream_id: StreamId, after: int, limit: int = 100
+    ) -> StreamSlice | None:
+        stream = self._stream(session_id, stream_id)
+        if stream is None:
+            return None
+        events = [event for event in stream.events if event.position > after][:limit]
+        return StreamSlice(self._record(stream.newest), events)
+
+    async def claim_stream(self, session_id: SessionId, stream_id: StreamId, owner: OwnerId) -> StreamRecord | None:
+        stream = self._stream(session_id, stream_id)
+        if stream is None:
+            return None
+        if self._record(stream.newest).owner in (None, owner):
+            fence = stream.newest.fence + 1
+            stream.newest = attrs.evolve(stream.newest, owner=owner, fence=fence, is_released=False)
+            return attrs.evolve(self._record(stream.newest), owner=owner)
+        return self._record(stream.newest)
+
+    async def renew_owner(self, owner: OwnerId, ttl: float) -> None:
+        now = trio.current_time()
+        self._alive_until = {known: until for known, until in self._alive_until.items() if until > now}
+        self._alive_until[owner] = now + ttl
+
+    async def expire_streams(self, before: float) -> int:
+        expired = 0
+        for entry in self._entries.values():
+            over = [key for key, s in entry.streams.items() if s.newest.is_ended and s.newest.appended_at < before]
+            for stream_id in over:
+                del entry.streams[stream_id]
+            expired += len(over)
+        return expired
+
+    def _stream(self, session_id: SessionId, stream_id: StreamId) -> _Stream | None:
+        entry = self._entries.get(session_id)
+        return None if entry is None else entry.streams.get(stream_id)
+
+    def _record(self, newest: StreamAppend) -> StreamRecord:
+        is_alive = not newest.is_released and self._alive_until.get(newest.owner, 0.0) > trio.current_time()
+        return StreamRecord(
+            key=newest.key,
+            owner=newest.owner if is_alive else None,
+            fence=newest.fence,
+            kind=newest.kind,
+            request_id=newest.request_id,
+            sent_id=newest.sent_id,
+            last_position=newest.last_position,
+            resume_id=newest.resume_id,
+            is_ended=newest.is_ended,
+        )
 
     async def aclose(self) -> None:
         """Do nothing: the sessions last as long as the object."""
