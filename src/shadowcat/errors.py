@@ -14,6 +14,7 @@
   + SessionError
     - SessionRequired, SessionNotFound, SessionExists, SessionLimitReached
     - SessionConflict         somebody else updated the session first
+    - EventsLost              a stream cannot be resumed without a gap
   + StoreError
     - StoreUnavailable        the store cannot be reached; retrying may help
     - StoreCorrupt            it holds something we cannot read; retrying does not
@@ -134,6 +135,10 @@ class SessionLimitReached(SessionError):
 
 class SessionConflict(SessionError):
     """The session was updated by somebody else since it was read."""
+
+
+class EventsLost(SessionError):
+    """Events that the client asks for are gone, here and upstream; the session lives."""
 
 
 class StoreError(ShadowcatError):

@@ -1,6 +1,7 @@
 """MCP as values: no trio, no clock, no logging, no I/O."""
 
 from .headers import LAST_EVENT_ID as LAST_EVENT_ID
+from .headers import PROTOCOL_VERSION as PROTOCOL_VERSION
 from .headers import SESSION_ID as SESSION_ID
 from .headers import Headers as Headers
 from .headers import MirroredParams as MirroredParams
@@ -37,6 +38,12 @@ from .jsonrpc import replace_id as replace_id
 from .media import ResponseMode as ResponseMode
 from .media import media_type as media_type
 from .methods import CANCELLED as CANCELLED
+from .methods import INITIALIZE as INITIALIZE
+from .methods import INITIALIZED as INITIALIZED
+from .methods import LOG_MESSAGE as LOG_MESSAGE
+from .methods import RESOURCES_SUBSCRIBE as RESOURCES_SUBSCRIBE
+from .methods import RESOURCES_UNSUBSCRIBE as RESOURCES_UNSUBSCRIBE
+from .methods import SET_LEVEL as SET_LEVEL
 from .methods import SUBSCRIPTIONS_LISTEN as SUBSCRIPTIONS_LISTEN
 from .methods import TOOLS_CALL as TOOLS_CALL
 from .methods import TOOLS_LIST as TOOLS_LIST
@@ -45,8 +52,12 @@ from .sse import SSEBoundary as SSEBoundary
 from .sse import SSEDecoder as SSEDecoder
 from .sse import SSEEvent as SSEEvent
 from .sse import encode_event as encode_event
+from .sse_block import SSEBlock as SSEBlock
+from .sse_block import SSEFramer as SSEFramer
+from .sse_block import read_block as read_block
 from .versions import BATCH_VERSION as BATCH_VERSION
 from .versions import LEGACY_VERSIONS as LEGACY_VERSIONS
 from .versions import MODERN_VERSIONS as MODERN_VERSIONS
+from .versions import PRIMING_VERSION as PRIMING_VERSION
 from .versions import Era as Era
 from .versions import era_of as era_of

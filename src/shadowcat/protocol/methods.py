@@ -7,6 +7,19 @@ from typing import Final
 INITIALIZE: Final = "initialize"
 """Opens a legacy session."""
 
+INITIALIZED: Final = "notifications/initialized"
+"""Ends the handshake, in the legacy era."""
+
+SET_LEVEL: Final = "logging/setLevel"
+"""What a server has to be told again when it has lost the session; so are the next two."""
+
+RESOURCES_SUBSCRIBE: Final = "resources/subscribe"
+
+RESOURCES_UNSUBSCRIBE: Final = "resources/unsubscribe"
+
+LOG_MESSAGE: Final = "notifications/message"
+"""Tells a client's user something, if the server has said that it logs."""
+
 CANCELLED: Final = "notifications/cancelled"
 """Names a request by its id, in the legacy era."""
 

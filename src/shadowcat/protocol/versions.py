@@ -15,6 +15,9 @@ MODERN_VERSIONS: Final = ("2026-07-28",)
 BATCH_VERSION: Final = "2025-03-26"
 """The one revision that has JSON-RPC batches."""
 
+PRIMING_VERSION: Final = "2025-11-25"
+"""The first revision whose clients know events that have an id and empty data."""
+
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 

@@ -2,7 +2,7 @@
 
 from .app import AppConfig as AppConfig
 from .app import ReverseProxyApp as ReverseProxyApp
-from .endpoint import EndpointConfig as EndpointConfig
+from .config import EndpointConfig as EndpointConfig
 from .reverse import ReverseProxyConfig as ReverseProxyConfig
 from .reverse import ReverseProxyServer as ReverseProxyServer
 from .reverse import ReverseProxyServerBuilder as ReverseProxyServerBuilder

@@ -41,6 +41,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     errors.RequestTimeout: Answer(HTTPStatus.REQUEST_TIMEOUT, INVALID_REQUEST, _CLOSE),
     errors.SessionError: Answer(HTTPStatus.BAD_REQUEST, INVALID_REQUEST),
     errors.SessionNotFound: Answer(HTTPStatus.NOT_FOUND, INVALID_REQUEST),
+    errors.EventsLost: Answer(HTTPStatus.GONE, INVALID_REQUEST),
     errors.SessionLimitReached: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
     errors.SessionConflict: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
     errors.StoreError: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),

@@ -1,4 +1,4 @@
-"""Holding back the answer to `initialize` until it is known."""
+"""Answers that are looked at before they are relayed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import attrs
 
 from ..errors import RemoteProtocolError
-from ..protocol import RawId, Response, ResponseMode, SSEDecoder, is_same_id, peek
+from ..protocol import Batch, Message, RawId, Request, Response, ResponseMode, SSEDecoder, is_same_id, peek
 from ..transport import UpstreamResponse
 
 _MAX_HELD = 4 * 1024 * 1024
@@ -83,3 +83,9 @@ class _Replay:
         for chunk in self._held:
             return chunk
         return await anext(self._body)
+
+
+def is_accepted(message: Message | Batch, answer: UpstreamResponse) -> bool:
+    """Whether *message* is owed no answer, and the upstream does not refuse it."""
+    messages = message.messages if isinstance(message, Batch) else (message,)
+    return 200 <= answer.status < 300 and not any(isinstance(entry, Request) for entry in messages)

@@ -62,14 +62,8 @@ class AnswerRelay:
     farewell: bytes | None = None
     """The result that ends the stream politely when the proxy shuts down."""
 
-    on_event_id: Callable[[str], None] | None = None
-    """Told of each event id as it passes."""
-
     on_response: Callable[[Response], None] | None = None
     """Told of the answer as it passes, if it is not too long to be read."""
-
-    can_resume: bool = True
-    """Whether a client that has seen an event id can come back for the rest."""
 
     _stream: BodyStream | None = None
     """The event stream, once it is open; never a document, to which nothing may be added."""
@@ -78,7 +72,6 @@ class AnswerRelay:
     _decoder: SSEDecoder | None = None
     _is_attended: bool = False
     _is_answered: bool = False
-    _is_resumable: bool = False
 
     async def attend(self, serve: Callable[[], Awaitable[None]]) -> None:
         """Run *serve*, cancel it when the client leaves, and send heartbeats.
@@ -168,7 +161,7 @@ class AnswerRelay:
     async def _relay_events(self, answer: UpstreamResponse, headers: list[tuple[bytes, bytes]]) -> None:
         names = {name for name, _ in headers}
         headers.extend(field for field in _EVENT_HEADERS if field[0] not in names)
-        if self.request_id is not None or self.on_event_id is not None:
+        if self.request_id is not None:
             self._decoder = SSEDecoder(_WATCHED)
         self._stream = stream = await self.exchange.open_stream(answer.status, headers)
         cut: ShadowcatError | None = None
@@ -191,10 +184,6 @@ class AnswerRelay:
             await stream.write(data)
 
     def _observe(self, event: SSEEvent) -> None:
-        if event.id and self.can_resume:
-            self._is_resumable = True
-            if self.on_event_id is not None:
-                self.on_event_id(event.id.decode("utf-8", "replace"))
         if event.is_truncated:
             # Too long to be read: as good as certainly the answer.
             self._is_answered = True
@@ -203,18 +192,17 @@ class AnswerRelay:
         message = peek(self._restored_whole(event.data))
         if isinstance(message, Response) and is_same_id(message.id, self.request_id):
             self._is_answered = True
-            if self.on_event_id is None:
-                self._decoder = None
+            self._decoder = None
             if self.on_response is not None:
                 self.on_response(message)
 
     async def _end_events(self, stream: BodyStream, cut: ShadowcatError | None) -> None:
         """End the stream as the upstream ended it, unless that would strand the caller.
 
-        A caller whose answer will never come is told so; one who has seen an
-        event id can resume, and one who only listens can listen again.
+        A caller whose answer will never come is told so; one who only listens can
+        listen again.
         """
-        is_stranded = self.request_id is not None and not (self._is_answered or self._is_resumable)
+        is_stranded = self.request_id is not None and not self._is_answered
         if is_stranded and self._boundary.is_between_events:
             await self._last_word(stream, cut or UpstreamDisconnected(_NO_ANSWER))
         elif cut is None and not is_stranded:
@@ -231,7 +219,7 @@ class AnswerRelay:
             return
         if not self._boundary.is_between_events:
             return
-        if self.request_id is not None and not self._is_answered and not self._is_resumable:
+        if self.request_id is not None and not self._is_answered:
             await self._last_word(self._stream, error)
             return
         if self.farewell is not None:

@@ -19,8 +19,12 @@ from ..transport import Upstream
 from ..transport.downstream import ListenerConfig, bind_socket, parse_bind, serve_asgi, start_listening
 from ..transport.upstream import HttpUpstream, HttpUpstreamConfig
 from .app import AppConfig, ReverseProxyApp
+from .config import EndpointConfig
 from .drain import Drain
-from .endpoint import EndpointConfig, McpEndpoint
+from .endpoint import McpEndpoint
+from .legacy import LegacyEndpoint
+from .pump import PumpConfig, PumpRoom
+from .recovery import RecoveryConfig, SessionUpstream
 from .routes import build_routes
 
 log = logging.getLogger(__name__)
@@ -47,6 +51,8 @@ class ReverseProxyConfig:
 
     endpoint: EndpointConfig = attrs.field(factory=EndpointConfig)
     sessions: SessionConfig = attrs.field(factory=SessionConfig)
+    streams: PumpConfig = attrs.field(factory=PumpConfig)
+    recovery: RecoveryConfig = attrs.field(factory=RecoveryConfig)
     storage: StorageConfig = attrs.field(factory=StorageConfig)
     origin: OriginConfig = attrs.field(factory=OriginConfig)
     app: AppConfig = attrs.field(factory=AppConfig)
@@ -75,8 +81,13 @@ async def open_reverse_proxy_app(
         _open_store(config.storage, store) as store,
         open_session_manager(config.sessions, store) as sessions,
     ):
-        endpoint = McpEndpoint(config.endpoint, upstream, sessions, drain)
-        sessions.on_expired = endpoint.end_upstream
+        recovery = SessionUpstream(upstream, sessions, config.recovery)
+        room = PumpRoom(
+            upstream, recovery, sessions, config.streams, trio.CapacityLimiter(config.streams.max_reconnects)
+        )
+        legacy = LegacyEndpoint(config.endpoint, room, drain)
+        endpoint = McpEndpoint(config.endpoint, upstream, legacy, drain)
+        sessions.on_expired = legacy.end_upstream
         routes = build_routes(config.path, endpoint, drain, partial(_is_degraded, store))
         host, _ = parse_bind(config.listener.bind)
         yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain)

@@ -2,7 +2,17 @@
 
 from .codec import decode_session as decode_session
 from .codec import encode_session as encode_session
-from .manager import SessionConfig as SessionConfig
+from .config import SessionConfig as SessionConfig
+from .event_stream import EventStream as EventStream
+from .event_stream import Ownership as Ownership
+from .event_stream import Reader as Reader
+from .events import Cursor as Cursor
+from .events import EventLog as EventLog
+from .events import EventTracker as EventTracker
+from .events import LogEntry as LogEntry
+from .events import ResumePoint as ResumePoint
+from .events import parse_cursor as parse_cursor
+from .events import read_upstream_id as read_upstream_id
 from .manager import SessionManager as SessionManager
 from .manager import open_session_manager as open_session_manager
 from .model import Session as Session
@@ -14,6 +24,7 @@ from .model import parse_session_id as parse_session_id
 from .persistence import PersistenceConfig as PersistenceConfig
 from .persistence import PersistenceStatistics as PersistenceStatistics
 from .persistence import PersistenceWorker as PersistenceWorker
+from .presence import HeldId as HeldId
 from .store import Activity as Activity
 from .store import SessionStore as SessionStore
 from .stores import FailoverConfig as FailoverConfig
@@ -40,3 +51,8 @@ from .stream import StreamKind as StreamKind
 from .stream import StreamRecord as StreamRecord
 from .stream import StreamSlice as StreamSlice
 from .stream import new_owner_id as new_owner_id
+from .streams import EPOCH as EPOCH
+from .streams import SessionStreams as SessionStreams
+from .streams import StreamConfig as StreamConfig
+from .streams import StreamStatistics as StreamStatistics
+from .streams import epoch_of as epoch_of

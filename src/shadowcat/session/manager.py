@@ -3,103 +3,40 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVarTuple
 
 import attrs
 import trio
 
 from ..errors import SessionConflict, SessionLimitReached, SessionNotFound, StoreError
-from ..protocol import RawId, ResponseMode, mint_id
+from ..protocol import RawId, ResponseMode
+from .config import SessionConfig
+from .event_stream import EventStream
+from .lease import OwnerLease
 from .model import Session, SessionId, UpstreamSessionId, new_session_id
-from .persistence import PersistenceConfig, PersistenceWorker
+from .persistence import PersistenceWorker
+from .presence import HeldId, Presence, Presences, id_key
 from .store import Activity, SessionStore
+from .streams import SessionStreams
+
+Ts = TypeVarTuple("Ts")
 
 log = logging.getLogger(__name__)
 
-_MAX_MINTED = 1000
+_BATCH = 500
+"""Sessions that the store is asked for at once."""
+
+_FAREWELL_TIMEOUT = 1.0
+"""Seconds that the store has to note that other proxies may take over at once."""
 
 _MAX_FAREWELLS = 32
 """Sessions that the upstream is told of at once when they expire."""
 
 _GONE = "no such session; send initialize, without Mcp-Session-Id, to open another"
-
-
-@attrs.frozen(kw_only=True)
-class SessionConfig:
-    """Limits on legacy sessions, and how they are kept."""
-
-    max_sessions: int = attrs.field(default=10_000, validator=attrs.validators.ge(1))
-    """How many may be open at once; one more ``initialize`` is answered with 503."""
-
-    max_idle: float = attrs.field(default=3600.0, validator=attrs.validators.gt(0))
-    """Seconds without a request or an open stream after which a session is ended."""
-
-    max_age: float = attrs.field(default=math.inf, validator=attrs.validators.gt(0))
-    """Seconds after which a session is ended even if it is used."""
-
-    reap_interval: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
-    """Seconds between two looks for sessions to end; fewer if ``max_idle`` is short."""
-
-    max_pending_per_session: int = attrs.field(default=100, validator=attrs.validators.ge(0))
-    """0 turns writing behind off: last event ids are then not stored, times of use only before expiry."""
-
-    persistence: PersistenceConfig = attrs.field(factory=PersistenceConfig)
-
-    @property
-    def touch_interval(self) -> float:
-        """Seconds that the stored time of last use may lag behind."""
-        return min(self.reap_interval, self.max_idle / 4)
-
-
-@attrs.define(eq=False)
-class _Presence:
-    """What this process has under way in one session."""
-
-    created_at: float
-    last_used: float
-    """By trio's clock."""
-    last_stored: float = -math.inf
-    """Which use the store is known to have."""
-    last_marked: float = -math.inf
-    """Which use was handed to the persistence worker."""
-    in_use: int = 0
-    in_flight: dict[RawId, list[tuple[RawId, RawId]]] = attrs.field(factory=dict)
-    """Of requests under way, the client's id and the one that went upstream."""
-    minted: dict[RawId, RawId] = attrs.field(factory=dict)
-    """The client's id for each of the latest that were replaced."""
-    listeners: set[trio.CancelScope] = attrs.field(factory=set)
-
-    def take(self, request_id: RawId | None) -> RawId | None:
-        """Return the id under which a request goes upstream, and keep it until `release`."""
-        if request_id is None:
-            return None
-        pairs = self.in_flight.setdefault(_key(request_id), [])
-        sent_id = request_id
-        if pairs:
-            sent_id = mint_id()
-            self.minted[sent_id] = request_id
-            if len(self.minted) > _MAX_MINTED:
-                del self.minted[next(iter(self.minted))]
-        pairs.append((request_id, sent_id))
-        return sent_id
-
-    def release(self, request_id: RawId | None, sent_id: RawId | None) -> None:
-        """Free what `take` returned."""
-        if request_id is None or sent_id is None:
-            return
-        pairs = self.in_flight[_key(request_id)]
-        pairs.remove((request_id, sent_id))
-        if not pairs:
-            del self.in_flight[_key(request_id)]
-
-
-def _key(request_id: RawId) -> RawId:
-    """Return what ids that a careless server takes for the same have in common."""
-    return request_id.strip(b'"')
 
 
 class SessionManager:
@@ -116,15 +53,21 @@ class SessionManager:
         """Called for each session that is ended for idleness or age, after it is
         gone from the store; the place to end it upstream as well."""
 
-        self._presences: dict[SessionId, _Presence] = {}
+        self._presences = Presences()
         self._opening = 0
         self._epoch = 0.0
         self._nursery: trio.Nursery | None = None
+        self._tasks: trio.Nursery | None = None
         self._worker: PersistenceWorker | None = None
+        self._is_lease_kept = False
+        self._lease = OwnerLease(store, config.streams.lease_timeout)
+        self.streams = SessionStreams(store, config.streams, self._lease, self._presences, self._mark_stream, self.now)
+        """The event streams of sessions that this process has."""
 
-    def open(self, nursery: trio.Nursery) -> None:
-        """Begin to write behind, in *nursery*, when there is something to write."""
-        self._nursery = nursery
+    def open(self, persistence: trio.Nursery, tasks: trio.Nursery) -> None:
+        """Begin to write behind, in *persistence*, and to run what `start_in` is given, in *tasks*."""
+        self._nursery = persistence
+        self._tasks = tasks
         self._epoch = time.time() - trio.current_time()
 
     async def ensure_persistence_started(self) -> PersistenceWorker | None:
@@ -139,9 +82,26 @@ class SessionManager:
     def _persistence(self) -> PersistenceWorker | None:
         # Synchronous, so that no two callers can both find that there is none.
         if self._worker is None and self._nursery is not None and self.config.max_pending_per_session > 0:
-            self._worker = PersistenceWorker(self.store, self.config.persistence)
+            self._worker = PersistenceWorker(
+                self.store, self.config.persistence, self._lease, self.config.streams.limits, self.now
+            )
             self._nursery.start_soon(self._worker.run)
         return self._worker
+
+    async def give_up_streams(self) -> None:
+        """Let other proxies take over at once; for when nothing is under way any more."""
+        await self._lease.give_up()
+
+    def _mark_stream(self, stream: EventStream) -> None:
+        if worker := self._persistence():
+            worker.mark_stream(stream)
+            if self.store.keeps_streams and not self._is_lease_kept and self._nursery is not None:
+                self._is_lease_kept = True
+                self._nursery.start_soon(self._keep_lease)
+
+    async def _keep_lease(self) -> None:
+        await self._lease.keep(lambda: any(self.streams.all()))
+        self._is_lease_kept = False
 
     def now(self) -> float:
         """Return seconds since the Unix epoch, by trio's clock: a mock clock moves it too."""
@@ -193,7 +153,7 @@ class SessionManager:
             with trio.move_on_after(1, shield=True):
                 await self.end(session.id)
             raise
-        self._presences[session.id] = _Presence(now, trio.current_time(), last_stored=trio.current_time())
+        self._presences.of(session).last_stored = trio.current_time()
         return session
 
     async def find(self, session_id: SessionId) -> Session:
@@ -209,7 +169,7 @@ class SessionManager:
             raise
         if self._is_over(session):
             raise SessionNotFound(_GONE)
-        self._note_use(session.id, self._presence_of(session))
+        self._note_use(session.id, self._presences.of(session))
         return session
 
     async def record_mode(self, session: Session, mode: ResponseMode) -> None:
@@ -219,17 +179,12 @@ class SessionManager:
         """
         if session.response_mode is not mode:
             with trio.move_on_after(1):
-                await self._change(session.id, lambda current: attrs.evolve(current, response_mode=mode))
+                await self.change(session, lambda current: attrs.evolve(current, response_mode=mode))
 
-    def record_event_id(self, session: Session, event_id: str) -> None:
-        """Have *event_id* stored as the session's last, a little later."""
-        if worker := self._persistence():
-            worker.mark_event_id(session.id, event_id)
-
-    async def _change(self, session_id: SessionId, change: Callable[[Session], Session]) -> None:
+    async def change(self, session: Session, change: Callable[[Session], Session]) -> None:
         """Update what is only good to know; a call does not fail because it could not be."""
         try:
-            await self.store.modify(session_id, change)
+            await self.store.modify(session.id, change)
         except (SessionNotFound, SessionConflict, StoreError) as error:
             log.debug("a session was not updated: %s", error)
 
@@ -242,25 +197,26 @@ class SessionManager:
             log.debug("session was ended already")
 
     @contextmanager
-    def use(self, session: Session, request_id: RawId | None = None) -> Generator[RawId | None, None, None]:
-        """Keep the session from expiring while a request in it is under way.
-
-        Yields the id to send upstream: *request_id*, or another if that is in flight
-        in this session already.
-        """
-        presence = self._presence_of(session)
-        sent_id = presence.take(request_id)
+    def use(self, session: Session) -> Generator[None, None, None]:
+        """Keep the session from expiring while a request in it is under way."""
+        presence = self._presences.of(session)
         presence.in_use += 1
         try:
-            yield sent_id
+            yield
         finally:
             presence.in_use -= 1
             self._note_use(session.id, presence)
-            presence.release(request_id, sent_id)
+
+    def hold(self, session: Session, request_id: RawId) -> HeldId:
+        """Return the id to send a request upstream with: *request_id*, or another if that is in flight.
+
+        It is in flight until it is released.
+        """
+        return self._presences.of(session).hold(request_id)
 
     def ids_in_flight(self, session: Session, request_id: RawId) -> Sequence[RawId]:
         """Return the ids under which requests that the client called *request_id* went upstream."""
-        pairs = self._presence_of(session).in_flight.get(_key(request_id), ())
+        pairs = self._presences.of(session).in_flight.get(id_key(request_id), ())
         return [sent_id for own_id, sent_id in pairs if own_id == request_id]
 
     def minted_ids(self, session: Session) -> Mapping[RawId, RawId]:
@@ -268,18 +224,38 @@ class SessionManager:
 
         The latest thousand: the answer to one may come late, on a stream that is resumed.
         """
-        return self._presence_of(session).minted
+        return self._presences.of(session).minted
 
     @contextmanager
-    def listen(self, session: Session) -> Generator[trio.CancelScope, None, None]:
+    def attached(self, session: Session) -> Generator[trio.CancelScope, None, None]:
         """Yield a scope that is cancelled when the session ends."""
-        presence = self._presence_of(session)
+        presence = self._presences.of(session)
         with trio.CancelScope() as scope:
-            presence.listeners.add(scope)
+            presence.scopes.add(scope)
             try:
                 yield scope
             finally:
-                presence.listeners.discard(scope)
+                presence.scopes.discard(scope)
+
+    def start_in(self, session: Session, work: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        """Run *work* beside all requests, until it returns or the session or this manager ends.
+
+        What it raises ends it alone, and is logged.
+
+        Raises:
+            RuntimeError: Nobody runs this manager.
+        """
+        if self._tasks is None:
+            raise RuntimeError("open the manager with open_session_manager() first")
+        self._tasks.start_soon(self._run_in, session, partial(work, *args))
+
+    async def _run_in(self, session: Session, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            with self.attached(session):
+                await work()
+        except Exception:
+            # A boundary: what one session does to itself must not end the others.
+            log.exception("work for a session failed")
 
     async def reap(self) -> None:
         """End the sessions that are idle or too old, in the store and then upstream.
@@ -289,7 +265,9 @@ class SessionManager:
         upstream may then not have been told of one that is ended.
         """
         now = self.now()
+        self.streams.sweep()
         await self._store_uses()
+        await self._forget_gone()
         limiter = trio.CapacityLimiter(_MAX_FAREWELLS)
         async with trio.open_nursery() as nursery:
             while expired := await self.store.expire_sessions(now):
@@ -323,12 +301,12 @@ class SessionManager:
         """Bring the store up to date before anything is ended for idleness."""
         now = trio.current_time()
         stored, activities = [], []
-        for session_id, presence in list(self._presences.items()):
+        for session_id, presence in self._presences.items():
             if presence.in_use:
                 presence.last_used = now
             elif presence.last_used < now - self.config.max_idle - self.config.touch_interval:
-                if not presence.listeners and presence.last_used <= presence.last_stored:
-                    del self._presences[session_id]
+                if not presence.scopes and presence.last_used <= presence.last_stored:
+                    self._forget(session_id)
             if presence.last_used > presence.last_stored:
                 stored.append((presence, presence.last_used))
                 activities.append(self._activity(session_id, presence))
@@ -337,11 +315,19 @@ class SessionManager:
         for presence, last_used in stored:
             presence.last_stored = last_used
 
+    async def _forget_gone(self) -> None:
+        """End what is under way in sessions that were ended by another proxy."""
+        busy = [session_id for session_id, presence in self._presences.items() if presence.scopes]
+        for start in range(0, len(busy), _BATCH):
+            asked = busy[start : start + _BATCH]
+            for session_id in set(asked) - {s.id for s in await self.store.get_sessions_batch(asked)}:
+                self._forget(session_id)
+
     def _expiry(self, created_at: float, last_activity: float) -> float:
         # The stored time of last use lags; nobody is ended early for that.
         return min(created_at + self.config.max_age, last_activity + self.config.max_idle + self.config.touch_interval)
 
-    def _activity(self, session_id: SessionId, presence: _Presence) -> Activity:
+    def _activity(self, session_id: SessionId, presence: Presence) -> Activity:
         last_activity = self._epoch + presence.last_used
         return Activity(session_id, last_activity, self._expiry(presence.created_at, last_activity))
 
@@ -357,25 +343,20 @@ class SessionManager:
             return True
         return not presence.in_use and presence.last_used + self.config.max_idle <= trio.current_time()
 
-    def _note_use(self, session_id: SessionId, presence: _Presence) -> None:
+    def _note_use(self, session_id: SessionId, presence: Presence) -> None:
         presence.last_used = now = trio.current_time()
         last = max(presence.last_stored, presence.last_marked)
         if now - last >= self.config.touch_interval and (worker := self._persistence()):
             presence.last_marked = now
             worker.mark_activity(self._activity(session_id, presence))
 
-    def _presence_of(self, session: Session) -> _Presence:
-        presence = self._presences.get(session.id)
-        if presence is None:
-            presence = self._presences[session.id] = _Presence(session.created_at, trio.current_time())
-        return presence
-
     def _forget(self, session_id: SessionId) -> None:
+        presence = self._presences.pop(session_id)
+        streams = () if presence is None else self.streams.forget(presence)
         if self._worker is not None:
-            self._worker.forget(session_id)
-        presence = self._presences.pop(session_id, None)
+            self._worker.forget(session_id, streams)
         if presence is not None:
-            for scope in presence.listeners:
+            for scope in presence.scopes:
                 scope.cancel()
 
 
@@ -387,9 +368,18 @@ async def open_session_manager(config: SessionConfig, store: SessionStore) -> As
     is written before this returns, for a few seconds at most, also when cancelled.
     """
     manager = SessionManager(store, config)
-    async with trio.open_nursery() as persistence, trio.open_nursery() as reaping:
-        manager.open(persistence)
-        reaping.start_soon(manager.run)
-        yield manager
-        reaping.cancel_scope.cancel()
-        persistence.cancel_scope.cancel()
+    try:
+        async with (
+            trio.open_nursery() as persistence,
+            trio.open_nursery() as reaping,
+            trio.open_nursery() as tasks,
+        ):
+            manager.open(persistence, tasks)
+            reaping.start_soon(manager.run)
+            yield manager
+            tasks.cancel_scope.cancel()
+            reaping.cancel_scope.cancel()
+            persistence.cancel_scope.cancel()
+    finally:
+        with trio.move_on_after(_FAREWELL_TIMEOUT, shield=True):
+            await manager.give_up_streams()

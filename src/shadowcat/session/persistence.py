@@ -16,14 +16,18 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 import trio
 
 from ..errors import StoreError
+from .event_stream import EventStream
+from .lease import OwnerLease
 from .model import SessionId
 from .store import Activity, SessionStore
+from .stream import LogLimits, StreamAppend, StreamKey
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +79,9 @@ class _ActivityKey:
     session_id: SessionId
 
 
-_Key = _EventIdKey | _ActivityKey
-_Numbered = tuple[int, str | Activity]
+_Key = _EventIdKey | _ActivityKey | StreamKey
+_Mark = str | Activity | EventStream
+_Numbered = tuple[int, _Mark]
 _Marks = dict[_Key, _Numbered]
 
 
@@ -86,9 +91,19 @@ class PersistenceWorker:
     Marking is synchronous, never waits and never fails.  `run` does the writing.
     """
 
-    def __init__(self, store: SessionStore, config: PersistenceConfig) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        config: PersistenceConfig,
+        lease: OwnerLease | None = None,
+        limits: LogLimits | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._store = store
         self._config = config
+        self._lease = lease or OwnerLease(store, 3.0)
+        self._limits = limits or LogLimits()
+        self._now = now
         self._numbers = itertools.count()
         self._sender, self._receiver = trio.open_memory_channel[tuple[_Key, _Numbered]](CHANNEL_SIZE)
         self._overflow: _Marks = {}
@@ -105,11 +120,17 @@ class PersistenceWorker:
         """Have a session's last use stored."""
         self._mark(_ActivityKey(activity.session_id), activity)
 
-    def forget(self, session_id: SessionId) -> None:
-        """Drop what is marked for a session that has ended.  Marks in the channel are harmless."""
+    def mark_stream(self, stream: EventStream) -> None:
+        """Have what is new of a stream stored.  It is fetched from the stream's own log when it is time."""
+        self._mark(stream.key, stream)
+
+    def forget(self, session_id: SessionId, streams: Iterable[StreamKey] = ()) -> None:
+        """Drop what is marked for a session that has ended, and its streams.  Marks in the channel are harmless."""
         for marks in (self._overflow, self._dirty):
             marks.pop(_EventIdKey(session_id), None)
             marks.pop(_ActivityKey(session_id), None)
+            for key in streams:
+                marks.pop(key, None)
 
     def statistics(self) -> PersistenceStatistics:
         """Return a snapshot."""
@@ -174,15 +195,35 @@ class PersistenceWorker:
     async def _write(self, batch: Mapping[_Key, _Numbered]) -> None:
         event_ids: list[tuple[SessionId, str]] = []
         activities: list[Activity] = []
+        streams: list[EventStream] = []
         for key, (_, value) in batch.items():
-            if isinstance(value, Activity):
-                activities.append(value)
-            else:
-                event_ids.append((key.session_id, value))
+            match value:
+                case Activity():
+                    activities.append(value)
+                case EventStream():
+                    streams.append(value)
+                case _:
+                    event_ids.append((key.session_id, value))
+        now = self._now()
+        appends = [(stream, append) for stream in streams if (append := stream.take_append(now)) is not None]
+        event_ids += [(stream.key.session_id, stream.last_event_id) for stream in streams]
         if activities:
             await self._store.touch_sessions(activities)
         if event_ids and (gone := await self._store.store_event_ids_batch(event_ids)):
             log.debug("%d sessions ended before their last event id was stored", len(gone))
+        if appends and self._store.keeps_streams:
+            await self._append(appends)
+
+    async def _append(self, appends: Sequence[tuple[EventStream, StreamAppend]]) -> None:
+        # First, or others would take a stream of ours, seeing that its owner is unknown.
+        await self._lease.ensure()
+        refused = set(await self._store.append_events([append for _, append in appends], self._limits))
+        for stream, append in appends:
+            if append.key in refused:
+                log.debug("a stream is continued elsewhere, or its session has ended")
+                stream.note_refused()
+            else:
+                stream.note_stored(append)
 
     async def _flush_last(self) -> None:
         self._take_all()
@@ -193,7 +234,7 @@ class PersistenceWorker:
                 log.warning("the session store fails at the end: %s", error)
                 await trio.sleep(self._config.base_backoff)
 
-    def _mark(self, key: _Key, value: str | Activity) -> None:
+    def _mark(self, key: _Key, value: _Mark) -> None:
         mark = (next(self._numbers), value)
         try:
             self._sender.send_nowait((key, mark))

@@ -1,0 +1,119 @@
+"""Events as the text they were sent in, for whoever relays them.
+
+A relay must change one thing of an event, its id, and nothing else.  So it does
+not decode an event and encode it again: it cuts the stream into blocks, looks at
+the lines of each, and passes them on without those that hold an id.
+"""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+
+from .sse import SSEEvent
+
+# Atomic, or the two halves of one CRLF would pass for two line ends.
+_BLOCK_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_LINE_ENDS = b"\r\n"
+_BOM = b"\xef\xbb\xbf"
+
+
+@attrs.frozen
+class SSEBlock:
+    """The lines of one event, or a part of those if they are too long to be held."""
+
+    text: bytes
+    """Without the empty line at the end."""
+
+    begins: bool = True
+    ends: bool = True
+
+
+class SSEFramer:
+    """Cut a byte stream into blocks, however the bytes arrive.
+
+    Args:
+        max_block: Bytes of a block that are held back until it is complete.  A
+            longer one comes in parts of about that size.
+    """
+
+    def __init__(self, max_block: int = 1024 * 1024) -> None:
+        self._max_block = max_block
+        self._buffer = b""
+        self._looked = 0
+        """Bytes of the buffer in which no block ends."""
+        self._is_inside = False
+        """Whether parts of this block have been given out already."""
+        self._is_started = False
+
+    @property
+    def is_between_events(self) -> bool:
+        """Whether the last event is complete."""
+        return not self._is_inside and not self._buffer
+
+    def feed(self, chunk: bytes) -> list[SSEBlock]:
+        """Return the blocks that *chunk* completes; never raises."""
+        data = self._buffer + chunk if self._buffer else chunk
+        if not self._is_started:
+            if len(data) < len(_BOM) and _BOM.startswith(data):
+                self._buffer = data
+                return []
+            self._is_started = True
+            data = data.removeprefix(_BOM)
+        blocks: list[SSEBlock] = []
+        start = 0
+        looked = max(self._looked - 3, 0)
+        while found := _BLOCK_END.search(data, looked):
+            text = data[start : found.start()]
+            if not self._is_inside:
+                text = text.lstrip(_LINE_ENDS)
+            if text or self._is_inside:
+                blocks.append(SSEBlock(text, begins=not self._is_inside))
+            self._is_inside = False
+            start = looked = found.end()
+        rest = data[start:]
+        if not self._is_inside:
+            rest = rest.lstrip(_LINE_ENDS)
+        if len(rest) > self._max_block:
+            rest = self._give_part(rest, blocks)
+        self._buffer = rest
+        self._looked = len(rest)
+        return blocks
+
+    def _give_part(self, rest: bytes, blocks: list[SSEBlock]) -> bytes:
+        """Give out what is held, but for line ends, which may turn out to end the block."""
+        text = rest.rstrip(_LINE_ENDS)
+        blocks.append(SSEBlock(text, begins=not self._is_inside, ends=False))
+        self._is_inside = True
+        return rest[len(text) :]
+
+
+def read_block(text: bytes) -> tuple[SSEEvent, bytes]:
+    """Return the event in a block, and the block without its id lines.
+
+    The lines that are left are what they were; if any was taken out, they are
+    ended by LF.
+    """
+    lines = _LINE_END.split(text) if b"\r" in text else text.split(b"\n")
+    data: list[bytes] = []
+    kept: list[bytes] = []
+    event_id = name = retry = None
+    for line in lines:
+        field, _, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
+        if field == b"id":
+            if b"\0" not in value:
+                event_id = value
+            continue
+        kept.append(line)
+        if field == b"data":
+            data.append(value)
+        elif field == b"event":
+            name = value
+        elif field == b"retry" and value.isdigit() and len(value) < 16:
+            retry = int(value)
+    event = SSEEvent(b"\n".join(data) if data else None, name, event_id, retry)
+    return event, text if len(kept) == len(lines) else b"\n".join(kept)

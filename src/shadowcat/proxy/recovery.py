@@ -1,0 +1,237 @@
+"""Sending within a session, whatever became of its other side.
+
+An upstream that was redeployed refuses connections for a moment, and then has
+forgotten its sessions.  Both are known before anything was executed: nothing was
+sent, or the answer is 404.  So the request waits, a new upstream session is opened
+with what the client once said, and the request is sent there.
+"""
+
+from __future__ import annotations
+
+import logging
+from weakref import WeakValueDictionary
+
+import attrs
+import msgspec
+import trio
+
+from ..errors import RemoteProtocolError, SessionConflict, SessionNotFound, UpstreamError, UpstreamUnavailable
+from ..protocol import (
+    INITIALIZE,
+    INITIALIZED,
+    LAST_EVENT_ID,
+    PROTOCOL_VERSION,
+    SESSION_ID,
+    RawId,
+    mint_id,
+    read_value,
+)
+from ..resilience import Backoff, BackoffConfig
+from ..session import EPOCH, Session, SessionId, SessionManager, UpstreamSessionId, epoch_of
+from ..transport import RawHeaders, Upstream, UpstreamRequest, UpstreamResponse
+from .opening import hold_opening
+from .standing import standing_requests
+
+log = logging.getLogger(__name__)
+
+END_TIMEOUT = 5.0
+"""Seconds the upstream has to end a session that is already ended here."""
+
+NO_SUCH_SESSION = "no such session; send initialize, without Mcp-Session-Id, to open another"
+
+_JSON_HEADERS = (
+    (b"content-type", b"application/json"),
+    (b"accept", b"application/json, text/event-stream"),
+)
+_OF_ONE_MESSAGE = (b"accept", b"content-type", PROTOCOL_VERSION, SESSION_ID, LAST_EVENT_ID)
+
+
+@attrs.frozen(kw_only=True)
+class RecoveryConfig:
+    """What is done for a session whose upstream side is gone."""
+
+    is_enabled: bool = True
+    """Whether another is opened; if not, the client is told 404, and opens another session."""
+
+    timeout: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
+    """Seconds to open one."""
+
+    refused: BackoffConfig = attrs.field(factory=lambda: BackoffConfig(base=0.2, cap=1.0, budget=10.0))
+    """How a request in a session is tried again while connections are refused."""
+
+
+class SessionUpstream:
+    """The upstream, as a session has it: at most one recovery is under way in each."""
+
+    def __init__(self, upstream: Upstream, sessions: SessionManager, config: RecoveryConfig) -> None:
+        self.recoveries = 0
+        self.is_enabled = config.is_enabled
+        self._upstream = upstream
+        self._sessions = sessions
+        self._config = config
+        self._turns: WeakValueDictionary[SessionId, trio.Lock] = WeakValueDictionary()
+
+    async def send(
+        self, session: Session, method: str, headers: RawHeaders, body: bytes = b""
+    ) -> tuple[Session, UpstreamResponse]:
+        """Send a request in *session*; return its answer, and the session it was sent in.
+
+        As `Upstream.send`; the request is sent again only where it was not executed.
+
+        Raises:
+            SessionNotFound: The session has ended, here or because it could not be recovered.
+        """
+        session, answer = await self._send_patiently(session, method, headers, body)
+        if answer.status != 404 or session.upstream_session_id is None or method == "DELETE":
+            return session, answer
+        if not self.is_enabled:
+            await self._sessions.end(session.id)
+            return session, answer
+        await answer.aclose()
+        session = await self.recover(session, headers)
+        return await self._send_patiently(session, method, headers, body)
+
+    async def _send_patiently(
+        self, session: Session, method: str, headers: RawHeaders, body: bytes
+    ) -> tuple[Session, UpstreamResponse]:
+        backoff: Backoff | None = None
+        while True:
+            try:
+                request = UpstreamRequest(method, [*headers, *session_headers(session.upstream_session_id)], body)
+                return session, await self._upstream.send(request)
+            except UpstreamUnavailable:
+                backoff = backoff or Backoff(self._config.refused)
+                wait = backoff.next_wait()
+                if wait is None or not self.is_enabled:
+                    raise
+                await trio.sleep(wait)
+                session = await self._sessions.store.get_session(session.id)
+
+    async def recover(self, session: Session, headers: RawHeaders) -> Session:
+        """Open another upstream session for *session*, unless somebody has already; return what it is now.
+
+        Args:
+            headers: Of the request that found it gone; what credentials it has are used.
+
+        Cancel safe: an upstream session that was opened and is not used is ended.
+
+        Raises:
+            SessionNotFound: The upstream is not what it was; the session has been ended.
+            UpstreamError: It does not answer.
+        """
+        turn = self._turns.setdefault(session.id, trio.Lock())
+        async with turn:
+            current = await self._sessions.store.get_session(session.id)
+            if current.upstream_session_id != session.upstream_session_id:
+                return current
+            kept = [field for field in headers if field[0] not in _OF_ONE_MESSAGE and not field[0].startswith(b"mcp-")]
+            opened: UpstreamSessionId | None = None
+            adopted = current
+            try:
+                with trio.move_on_after(self._config.timeout) as waiting:
+                    opened = await self._initialize(current, kept)
+                    await self._restore(attrs.evolve(current, upstream_session_id=opened), kept)
+                    adopted = await self._adopt(current, opened)
+                if waiting.cancelled_caught:
+                    raise UpstreamUnavailable("the upstream does not open a session again; try again later")
+            finally:
+                if opened is not None and adopted.upstream_session_id != opened:
+                    await self.end_upstream(opened)
+            return adopted
+
+    async def _initialize(self, session: Session, kept: RawHeaders) -> UpstreamSessionId:
+        request_id = mint_id()
+        answer = await self._ask(None, kept, INITIALIZE, session.initialize_params, request_id)
+        try:
+            upstream_session_id = upstream_session_id_of(answer)
+            if answer.status >= 500:
+                raise UpstreamUnavailable("the upstream does not open a session again; try again later")
+            opening = await hold_opening(answer, request_id)
+        finally:
+            await answer.aclose()
+        result = read_value(opening.response.result) if opening.response is not None else None
+        if upstream_session_id is not None and _is_like_before(result, session):
+            return upstream_session_id
+        log.warning("the upstream is not what it was; a session ends")
+        await self._sessions.end(session.id)
+        if upstream_session_id is not None:
+            await self.end_upstream(upstream_session_id)
+        raise SessionNotFound(NO_SUCH_SESSION)
+
+    async def _restore(self, session: Session, kept: RawHeaders) -> None:
+        """Tell a new upstream session what the lost one had been told."""
+        kept = [*kept, (PROTOCOL_VERSION, session.protocol_version.encode())]
+        await self._tell(session, kept, INITIALIZED, None)
+        for method, params in standing_requests(session):
+            await self._tell(session, kept, method, params)
+
+    async def _tell(self, session: Session, kept: RawHeaders, method: str, params: object) -> None:
+        request_id = None if method == INITIALIZED else mint_id()
+        answer = await self._ask(session, kept, method, params, request_id)
+        try:
+            if request_id is not None and (await hold_opening(answer, request_id)).response is None:
+                log.warning("the upstream was told %s again and did not answer to it", method)
+        finally:
+            await answer.aclose()
+
+    async def _ask(
+        self, session: Session | None, kept: RawHeaders, method: str, params: object, request_id: RawId | None
+    ) -> UpstreamResponse:
+        members: dict[str, object] = {"jsonrpc": "2.0", "method": method}
+        if request_id is not None:
+            members["id"] = msgspec.Raw(request_id)
+        if params is not None:
+            members["params"] = params
+        own = () if session is None else session_headers(session.upstream_session_id)
+        return await self._upstream.send(
+            UpstreamRequest("POST", [*kept, *_JSON_HEADERS, *own], msgspec.json.encode(members))
+        )
+
+    async def _adopt(self, session: Session, opened: UpstreamSessionId) -> Session:
+        """Store the new upstream session, unless another proxy was faster; return the session as it is then."""
+        while True:
+            current = await self._sessions.store.get_session(session.id)
+            if current.upstream_session_id != session.upstream_session_id:
+                return current
+            metadata = {**current.metadata, EPOCH: str(epoch_of(current) + 1)}
+            try:
+                adopted = await self._sessions.store.update_session(
+                    attrs.evolve(current, upstream_session_id=opened, metadata=metadata)
+                )
+            except SessionConflict:
+                continue
+            self.recoveries += 1
+            log.info("the upstream had lost a session and has another now")
+            return adopted
+
+    async def end_upstream(self, upstream_session_id: UpstreamSessionId | None) -> None:
+        """Tell the upstream that a session is over; what it says to that is only logged.
+
+        Takes a few seconds at most, also when cancelled: nobody will use the session.
+        """
+        if upstream_session_id is None:
+            return
+        with trio.move_on_after(END_TIMEOUT, shield=True):
+            try:
+                answer = await self._upstream.send(UpstreamRequest("DELETE", session_headers(upstream_session_id)))
+                await answer.aclose()
+                log.debug("upstream answered %d to the end of a session", answer.status)
+            except (UpstreamError, RemoteProtocolError) as error:
+                log.warning("a session may still be open upstream: %s", error)
+
+
+def session_headers(upstream_session_id: UpstreamSessionId | None) -> list[tuple[bytes, bytes]]:
+    """Return the header that names a session to the upstream."""
+    return [] if upstream_session_id is None else [(SESSION_ID, upstream_session_id.encode("latin-1"))]
+
+
+def upstream_session_id_of(answer: UpstreamResponse) -> UpstreamSessionId | None:
+    """Return the id of the session that an answer to ``initialize`` opens."""
+    value = answer.header(SESSION_ID)
+    return None if value is None else UpstreamSessionId(value.decode("latin-1"))
+
+
+def _is_like_before(result: object, session: Session) -> bool:
+    if not isinstance(result, dict):
+        return False
+    return all(result.get(name) == session.initialize_result.get(name) for name in ("protocolVersion", "capabilities"))

@@ -1,0 +1,192 @@
+"""Bringing an event stream to one connection of its client.
+
+From this process's memory where the stream is read here, from the store while
+another proxy reads it.  Events are numbered alike in both, so the client notices
+nothing when one takes the place of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from ..errors import ShadowcatError, StoreError
+from ..protocol import HEARTBEAT, PRIMING_VERSION, SSEEvent, encode_event, error_body
+from ..session import (
+    Cursor,
+    EventStream,
+    LogEntry,
+    Reader,
+    ResumePoint,
+    Session,
+    SessionStore,
+    SessionStreams,
+    StreamKind,
+    epoch_of,
+)
+from ..transport import BodyStream, Exchange
+from .answers import answer_to
+
+EVENT_HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+_COME_BACK = encode_event(SSEEvent(retry=1000))
+"""Tells a client whose stream is not over when to resume it."""
+
+
+class StreamRelay:
+    """One connection of a client that receives a stream.
+
+    Args:
+        heartbeat_interval: Seconds of silence after which a comment is sent.
+    """
+
+    def __init__(self, exchange: Exchange, session: Session, heartbeat_interval: float) -> None:
+        self._exchange = exchange
+        self._session = session
+        self._heartbeat_interval = heartbeat_interval
+        self._primes = session.protocol_version >= PRIMING_VERSION
+        self._headers: Sequence[tuple[bytes, bytes]] = EVENT_HEADERS
+        self._body: BodyStream | None = None
+        self._is_partial = False
+        self._stream: EventStream | None = None
+
+    async def attend(self, serve: Callable[[], Awaitable[None]]) -> None:
+        """Run *serve*, and cancel it when the client leaves.  Its errors come in an exception group."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, nursery.cancel_scope)
+            await serve()
+            nursery.cancel_scope.cancel()
+
+    async def _watch(self, scope: trio.CancelScope) -> None:
+        await self._exchange.wait_disconnected()
+        scope.cancel()
+
+    async def begin(self, headers: Sequence[tuple[bytes, bytes]], stream: EventStream) -> None:
+        """Send the head of an answer that begins *stream*, with what else the upstream says in it."""
+        names = {name for name, _ in headers}
+        self._headers = [*headers, *(field for field in EVENT_HEADERS if field[0] not in names)]
+        body = await self._opened()
+        if self._primes:
+            await body.write(_priming(stream.cursor(None)))
+
+    async def copy(self, stream: EventStream, number: int = 0, after: int = 0) -> None:
+        """Send what *stream* has from the entry *number* on, and what is yet to come.
+
+        Returns at its end; or before, the answer being left cut, if another connection
+        of the client takes over or the stream is no longer to be had here.  Events up
+        to the position *after* are passed over.
+        """
+        self._stream = stream
+        reader = stream.attach(number, after)
+        try:
+            with reader.scope:
+                body = await self._opened()
+                await self._copy_all(stream, reader, body)
+                if not stream.is_lost:
+                    stream.is_delivered = True
+                    await body.end()
+        finally:
+            stream.detach(reader)
+
+    async def _copy_all(self, stream: EventStream, reader: Reader, body: BodyStream) -> None:
+        primed = stream.resume
+        while True:
+            if entries := reader.take():
+                await body.write(b"".join(map(self._encode, entries, map(stream.cursor, entries))))
+                self._is_partial = not entries[-1].ends
+            elif reader.is_at_end:
+                return
+            elif primed is not stream.resume and self._primes and stream.log.position == 0:
+                # Only now is it known what the upstream can be asked to go on from.
+                primed = stream.resume
+                await body.write(_priming(stream.cursor(None)))
+            else:
+                await self._wait(reader, body)
+
+    async def _wait(self, reader: Reader, body: BodyStream) -> None:
+        with trio.move_on_after(self._heartbeat_interval):
+            await reader.wait()
+            return
+        if not self._is_partial:
+            await body.write(HEARTBEAT)
+
+    async def tail(self, store: SessionStore, streams: SessionStreams, cursor: Cursor) -> Cursor | None:
+        """Send what another proxy writes of a stream to *store*, from *cursor* on.
+
+        Returns None at the end of the stream, or, the answer being left cut, when the
+        store fails; when the owner of the stream is gone, the cursor to go on from.
+
+        Raises:
+            EventsLost: Not all events after *cursor* are kept.
+            StoreError: The store fails before anything was sent.
+        """
+        idle_since = trio.current_time()
+        while True:
+            try:
+                page = await store.read_events(self._session.id, cursor.stream_id, cursor.position)
+            except StoreError:
+                if self._body is None:
+                    raise
+                return None
+            if page is None:
+                raise streams.lost()
+            if page.events:
+                if page.events[0].position != cursor.position + 1:
+                    raise streams.lost()
+                body = await self._opened()
+                entries = [LogEntry(event, epoch=epoch_of(self._session)) for event in page.events]
+                cursors = [_cursor_of(cursor, entry) for entry in entries]
+                await body.write(b"".join(map(self._encode, entries, cursors)))
+                cursor, idle_since = cursors[-1], trio.current_time()
+                continue
+            if page.record.is_ended:
+                await (await self._opened()).end()
+                return None
+            if page.record.owner is None:
+                return cursor
+            await store.wait_events(self._session.id, cursor.stream_id, cursor.position)
+            if trio.current_time() - idle_since >= self._heartbeat_interval:
+                await (await self._opened()).write(HEARTBEAT)
+                idle_since = trio.current_time()
+
+    async def part(self, error: ShadowcatError) -> None:
+        """Say what can still be said after `copy` was cancelled because the proxy stops.
+
+        Raises *error* if nothing has been sent yet, so that it becomes the answer.
+        """
+        body, stream = self._body, self._stream
+        if body is None:
+            raise error
+        if self._is_partial:
+            return
+        if stream is not None and stream.kind is StreamKind.ANSWER and not stream.is_answered:
+            if stream.resume is None and stream.request_id is not None:
+                text = error_body(stream.request_id, answer_to(error).code, str(error))
+                await body.write(encode_event(SSEEvent(data=text, event=b"message")))
+            elif self._primes:
+                await body.write(_COME_BACK)
+        await body.end()
+
+    async def _opened(self) -> BodyStream:
+        if self._body is None:
+            self._body = await self._exchange.open_stream(200, self._headers)
+        return self._body
+
+    def _encode(self, entry: LogEntry, cursor: Cursor) -> bytes:
+        begin = b"id: " + cursor.encode() + b"\n" if entry.begins else b""
+        return begin + entry.event.block + (b"\n\n" if entry.ends else b"")
+
+
+def _priming(cursor: Cursor) -> bytes:
+    return b"id: " + cursor.encode() + b"\ndata: \n\n"
+
+
+def _cursor_of(before: Cursor, entry: LogEntry) -> Cursor:
+    upstream_id = entry.event.upstream_id
+    resume = None if upstream_id is None else ResumePoint(entry.epoch, upstream_id)
+    return Cursor(before.stream_id, entry.event.position, resume)

@@ -1,0 +1,307 @@
+"""A stream in this process: written by whoever reads the upstream, read by one client at a time.
+
+Writing and reading meet in the log.  All of both is synchronous but for the waits,
+so there is no moment in which an event is neither in the log for a client that
+comes back nor among those that a present one has yet to read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import attrs
+import trio
+
+from .events import Cursor, EventLog, EventTracker, LogEntry, ResumePoint
+from .stream import LogLimits, OwnerId, StreamAppend, StreamEvent, StreamKey, StreamKind
+
+_WINDOW = 256 * 1024
+"""Bytes that a client may be behind before the upstream is no longer read."""
+
+_MAX_BEHIND = 256
+"""As `_WINDOW`, in events."""
+
+_MAX_APPEND = 256 * 1024
+"""Bytes of events that are stored at once; the rest follows."""
+
+_READ = 64
+"""Entries that are given to a client at once."""
+
+
+@attrs.frozen(kw_only=True)
+class Ownership:
+    """By what right a stream is appended to in the store."""
+
+    owner: OwnerId
+    fence: int = 1
+
+
+class Reader:
+    """One client's place in a stream."""
+
+    def __init__(self, stream: EventStream, number: int, after: int) -> None:
+        self._stream = stream
+        self._after = after
+        self._number = max(number, stream.log.first)
+        self.unread = sum(len(entry.event.block) for entry in stream.log.read(number, stream.log.end))
+        """Bytes of the entries that are still to be taken."""
+        self.scope = trio.CancelScope()
+        """Cancelled when another client takes over, or the stream may be read here no more."""
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether there is nothing more to read, now or later."""
+        return self._stream.is_ended and self._number >= self._stream.log.end
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the upstream should wait for this client."""
+        return self.unread > _WINDOW or self._stream.log.end - self._number > _MAX_BEHIND
+
+    def take(self) -> Sequence[LogEntry]:
+        """Return the next entries; those before count as delivered.  Empty if there are none now."""
+        stream = self._stream
+        stream.delivered = max(stream.delivered, self._number)
+        entries = stream.log.read(self._number, _READ)
+        self._number += len(entries)
+        self.unread -= sum(len(entry.event.block) for entry in entries)
+        stream.make_room()
+        if entries and entries[0].event.position <= self._after:
+            # The upstream repeats what this client has seen before it came.
+            entries = [entry for entry in entries if entry.event.position > self._after]
+        return entries
+
+    async def wait(self) -> None:
+        """Return when there is something to take, or nothing more will come.  A checkpoint."""
+        if self._number < self._stream.log.end or self._stream.is_ended:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._stream.wait_news()
+
+
+class EventStream:
+    """A stream that this process has: its newest events, its state, and its client if one is there.
+
+    Args:
+        position: That of the newest event there has been.
+        linger: Seconds that the upstream is read while no client is there.
+        mark: Called when there is something to store.
+    """
+
+    def __init__(
+        self,
+        key: StreamKey,
+        kind: StreamKind,
+        limits: LogLimits,
+        ownership: Ownership,
+        *,
+        position: int = 0,
+        resume: ResumePoint | None = None,
+        epoch: int = 0,
+        request_id: bytes | None = None,
+        sent_id: bytes | None = None,
+        linger: float = 60.0,
+        mark: Callable[[EventStream], None] = lambda stream: None,
+    ) -> None:
+        self.key = key
+        self.kind = kind
+        self.ownership = ownership
+        self.log = EventLog(limits, position)
+        self.tracker = EventTracker(limits.max_events)
+        self.resume = resume
+        """Where the upstream can go on; None if it gave no id, or has lost what it stood for."""
+        self.epoch = epoch
+        """Which upstream session of the session is read."""
+        self.request_id = request_id
+        self.sent_id = sent_id
+        self.is_answered = False
+        self.is_cancelled = False
+        """Whether the client no longer wants the answer, which may then never come."""
+        self.is_ended = False
+        self.is_delivered = False
+        """Whether a client has been written everything, after the end."""
+        self.is_fenced = False
+        """Whether another process has the stream now, or its session is over."""
+        self.is_parked = False
+        """Whether the upstream is no longer read, because no client was there for long."""
+        self.is_lost = False
+        """Whether it ended without saying so: nobody knows to which request."""
+        self.presence = trio.CancelScope()
+        """For reading the upstream: cancelled when no client has been there for long."""
+        self.rested_at = math.inf
+        self.delivered = 0
+        """The number of the first entry that no client has been written yet."""
+        self._linger = linger
+        self._mark = mark
+        self._reader: Reader | None = None
+        self._news = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+        self._stored: StreamAppend | None = None
+        self._is_marked = False
+        self.detach(None)
+        self.mark()
+
+    # The upstream's side.
+
+    def publish(
+        self, block: bytes, upstream_id: str | None, now: float, *, begins: bool = True, ends: bool = True
+    ) -> None:
+        """Add an event, or a part of one."""
+        position = self.log.position + begins
+        if upstream_id is not None:
+            self.resume = ResumePoint(self.epoch, upstream_id)
+        self.log.append(LogEntry(StreamEvent(position, upstream_id, block, now), begins, ends, self.epoch))
+        if self._reader is not None:
+            self._reader.unread += len(block)
+        self._notify()
+
+    def note_upstream_id(self, upstream_id: str) -> None:
+        """Take note of an id that came without data."""
+        self.resume = ResumePoint(self.epoch, upstream_id)
+        self._notify()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Go on with another upstream session, which knows none of the ids there were."""
+        self.epoch = epoch
+        self.resume = None
+        self.tracker.reset()
+
+    def end(self, now: float) -> None:
+        """Nothing more will come."""
+        self.is_ended = True
+        self.rested_at = now
+        self._notify()
+
+    def park(self, now: float) -> None:
+        """Let others claim the stream: nobody reads the upstream for it here any more."""
+        self.is_parked = True
+        self.rested_at = now
+        self.mark()
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether it has ended or is parked."""
+        return self.is_ended or self.is_parked
+
+    async def wait_room(self) -> None:
+        """Return when the client that is there, if any, is not far behind.
+
+        Not a checkpoint if that is so already.
+        """
+        while self._reader is not None and self._reader.is_behind:
+            await self._room.park()
+
+    # The client's side.
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether a client is there."""
+        return self._reader is not None
+
+    def attach(self, number: int, after: int = 0) -> Reader:
+        """Have a client read from the entry *number* on.  One that is there already is sent away.
+
+        Args:
+            after: A position up to which the client has seen everything, even what is yet to come.
+        """
+        if self._reader is not None:
+            self._reader.scope.cancel()
+        self._reader = Reader(self, number, after)
+        self.presence.deadline = math.inf
+        self._room.unpark_all()
+        return self._reader
+
+    def detach(self, reader: Reader | None) -> None:
+        """Note that a client has gone; does nothing if another has come."""
+        if self._reader is reader:
+            self._reader = None
+            self.presence.deadline = trio.current_time() + self._linger
+            self._room.unpark_all()
+
+    def cursor(self, entry: LogEntry | None) -> Cursor:
+        """Return the id of an event: what a client that has seen it can come back with.
+
+        Args:
+            entry: None for a client that has seen nothing yet.
+        """
+        if entry is None:
+            return Cursor(self.key.stream_id, self.log.position, self.resume)
+        upstream_id = entry.event.upstream_id
+        resume = None if upstream_id is None else ResumePoint(entry.epoch, upstream_id)
+        return Cursor(self.key.stream_id, entry.event.position, resume)
+
+    def make_room(self) -> None:
+        """Note that the client has read on."""
+        self._room.unpark_all()
+
+    async def wait_news(self) -> None:
+        """Return when something is published, or the stream ends."""
+        await self._news.park()
+
+    # The store's side.
+
+    def take_append(self, now: float) -> StreamAppend | None:
+        """Return what the store has yet to be told; None if nothing, or if it need not know.
+
+        What was answered and delivered before the store heard of it is not worth a
+        write: whoever lost it on the way is served from memory, or by the upstream.
+        """
+        self._is_marked = False
+        if self.is_fenced or (self.is_ended and self.is_delivered and self._stored is None):
+            return None
+        before = -1 if self._stored is None else self._stored.last_position
+        events, last = _first_of(self.log.events_after(before), self.log.position)
+        append = StreamAppend(
+            key=self.key,
+            owner=self.ownership.owner,
+            fence=self.ownership.fence,
+            kind=self.kind,
+            request_id=self.request_id,
+            sent_id=self.sent_id,
+            appended_at=0.0 if self._stored is None else self._stored.appended_at,
+            events=events,
+            last_position=last,
+            resume_id=None if self.resume is None else self.resume.encode(),
+            is_ended=self.is_ended and last == self.log.position,
+            is_released=self.is_parked,
+        )
+        return None if append == self._stored else attrs.evolve(append, appended_at=now)
+
+    def note_stored(self, append: StreamAppend) -> None:
+        """Note that the store has taken *append*."""
+        self._stored = attrs.evolve(append, events=())
+        if append.last_position < self.log.position:
+            self.mark()
+
+    def note_refused(self) -> None:
+        """Give up the stream: the store has it from somebody else, or its session is over."""
+        self.is_fenced = True
+        self.presence.cancel()
+        if self._reader is not None:
+            self._reader.scope.cancel()
+
+    @property
+    def last_event_id(self) -> str:
+        """The id of the newest event."""
+        return self.cursor(None).encode().decode()
+
+    def mark(self) -> None:
+        """Have the store told what is new, once for however much there is until then."""
+        if not self._is_marked:
+            self._is_marked = True
+            self._mark(self)
+
+    def _notify(self) -> None:
+        self._news.unpark_all()
+        self.mark()
+
+
+def _first_of(events: Sequence[StreamEvent], newest: int) -> tuple[Sequence[StreamEvent], int]:
+    """Return as many of *events* as are stored at once, and the position they reach."""
+    size = 0
+    for index, event in enumerate(events):
+        size += len(event.block)
+        if size > _MAX_APPEND and index + 1 < len(events):
+            return events[: index + 1], event.position
+    return events, newest
