@@ -9,7 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from shadowcat.errors import SessionConflict, SessionLimitReached, SessionNotFound, StoreCorrupt, StoreUnavailable
 from shadowcat.protocol import ResponseMode
-from shadowcat.session import InMemoryStore, SessionConfig, SessionId
+from shadowcat.session import Cursor, InMemoryStore, ResumePoint, SessionId, StreamKind, parse_cursor
 
 from .managing import RESULT, SlowStore, create, open_manager
 
@@ -89,19 +89,19 @@ class TestLimit:
 
 
 class TestEnd:
-    async def test_listening_streams_end_with_the_session(self, autojump_clock):
+    async def test_what_is_attached_ends_with_the_session(self, autojump_clock):
         """MCP 2025-11-25: after the session has ended the server closes its streams."""
         ended = []
         async with open_manager() as manager, trio.open_nursery() as nursery:
             session, other = await create(manager), await create(manager)
 
-            async def listen(session, number):
-                with manager.listen(session) as scope:
+            async def attach(session, number):
+                with manager.attached(session) as scope:
                     await trio.sleep_forever()
                 ended.append((number, scope.cancelled_caught))
 
             for number, where in enumerate([session, session, other]):
-                nursery.start_soon(listen, where, number)
+                nursery.start_soon(attach, where, number)
             await wait_all_tasks_blocked()
             await manager.end(session.id)
             await wait_all_tasks_blocked()
@@ -109,20 +109,20 @@ class TestEnd:
             assert sorted(ended) == [(0, True), (1, True)]
             nursery.cancel_scope.cancel()
 
-    async def test_listener_that_left_is_not_cancelled(self, autojump_clock):
+    async def test_what_was_attached_is_not_cancelled(self, autojump_clock):
         """What its task does next is its own."""
         async with open_manager() as manager:
             session = await create(manager)
-            with manager.listen(session) as scope:
+            with manager.attached(session) as scope:
                 pass
             await manager.end(session.id)
             assert not scope.cancel_called
 
-    async def test_listening_alone_is_no_use(self, autojump_clock):
-        """Whoever listens says so with `use`; expiry then ends no stream that is read."""
+    async def test_attachment_alone_is_no_use(self, autojump_clock):
+        """Whoever sends or receives says so with `use`; expiry then ends nothing that is under way."""
         async with open_manager(max_idle=90, reap_interval=30) as manager:
             session = await create(manager)
-            with manager.listen(session) as scope:
+            with manager.attached(session) as scope:
                 await trio.sleep(1000)
             assert scope.cancelled_caught
 
@@ -135,24 +135,24 @@ class TestEnd:
             with pytest.raises(SessionNotFound):
                 await manager.find(session.id)
 
-    async def test_stream_of_a_session_ended_elsewhere_ends_when_that_is_noticed(self, autojump_clock):
+    async def test_what_is_attached_ends_when_an_end_elsewhere_is_noticed(self, autojump_clock):
         """A store may be shared by several proxies."""
         async with open_manager() as manager:
             session = await create(manager)
             await manager.store.delete_session(session.id)
-            with manager.listen(session) as scope:
+            with manager.attached(session) as scope:
                 with pytest.raises(SessionNotFound):
                     await manager.find(session.id)
                 await trio.lowlevel.checkpoint()
             assert scope.cancelled_caught
 
-    async def test_listeners_are_told_even_if_the_store_hangs(self, autojump_clock):
+    async def test_what_is_attached_ends_even_if_the_store_hangs(self, autojump_clock):
         """Ending begins here and then goes to the store."""
         store = SlowStore()
         async with open_manager(store) as manager:
             session = await create(manager)
             store.is_stuck = True
-            with manager.listen(session) as scope, trio.move_on_after(1):
+            with manager.attached(session) as scope, trio.move_on_after(1):
                 await manager.end(session.id)
             assert scope.cancel_called
 
@@ -236,11 +236,13 @@ class TestEventId:
         """One write within the flush interval, with no wait for the caller and no new revision."""
         async with open_manager() as manager:
             session, other = await create(manager), await create(manager)
+            stream = manager.streams.begin(session, StreamKind.LISTENING)
             for number in range(10):
-                manager.record_event_id(session, str(number))
+                stream.publish(b"data: x", str(number), manager.now())
             assert await manager.store.get_last_event_id(session.id) is None
             await trio.sleep(0.15)
-            assert await manager.store.get_last_event_id(session.id) == "9"
+            stored = parse_cursor((await manager.store.get_last_event_id(session.id)).encode())
+            assert stored == Cursor(stream.key.stream_id, 10, ResumePoint(0, "9"))
             assert await manager.store.get_last_event_id(other.id) is None
             assert (await manager.find(session.id)).revision == 0
 
@@ -250,45 +252,26 @@ class TestEventId:
         with trio.CancelScope() as scope:
             async with open_manager(store) as manager:
                 session = await create(manager)
-                manager.record_event_id(session, "last")
+                stream = manager.streams.begin(session, StreamKind.LISTENING)
+                stream.publish(b"data: x", "last", manager.now())
                 scope.cancel()
-        assert await store.get_last_event_id(session.id) == "last"
+        assert await store.get_last_event_id(session.id) == stream.last_event_id
+        page = await store.read_events(session.id, stream.key.stream_id, 0)
+        assert [event.upstream_id for event in page.events] == ["last"]
 
     async def test_session_that_ended_meanwhile_stays_ended(self, autojump_clock):
         """Nothing is brought back, and nothing fails."""
         async with open_manager() as manager:
             session = await create(manager)
-            manager.record_event_id(session, "1")
+            stream = manager.streams.begin(session, StreamKind.LISTENING)
+            stream.publish(b"data: x", "1", manager.now())
             await manager.end(session.id)
-            manager.record_event_id(session, "2")
+            stream.publish(b"data: x", "2", manager.now())
             await trio.sleep(1)
             with pytest.raises(SessionNotFound):
                 await manager.store.get_last_event_id(session.id)
             again = await create(manager)
-            manager.record_event_id(again, "3")
+            stream = manager.streams.begin(again, StreamKind.LISTENING)
+            stream.publish(b"data: x", "3", manager.now())
             await trio.sleep(1)
-            assert await manager.store.get_last_event_id(again.id) == "3"
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"max_sessions": 0},
-        {"max_idle": 0},
-        {"reap_interval": 0},
-        {"max_age": 0},
-        {"max_pending_per_session": -1},
-        {"max_idle": float("nan")},
-        {"max_age": float("nan")},
-    ],
-)
-def test_limits_are_positive(wrong):
-    """A limit of nothing is a mistake."""
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        SessionConfig(**wrong)
-
-
-@pytest.mark.parametrize(("max_idle", "reap_interval", "lag"), [(90, 30, 22.5), (3600, 30, 30), (2, 30, 0.5)])
-def test_stored_use_lags_by_a_quarter_of_the_idle_time_at_most(max_idle, reap_interval, lag):
-    """A short limit is looked at more often."""
-    assert SessionConfig(max_idle=max_idle, reap_interval=reap_interval).touch_interval == lag
+            assert await manager.store.get_last_event_id(again.id) == stream.last_event_id

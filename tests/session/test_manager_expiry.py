@@ -137,12 +137,12 @@ class TestIdle:
             assert not await is_open(manager, session)
 
     @pytest.mark.parametrize("start", [0, 5, 22])
-    async def test_listening_alone_is_no_use(self, autojump_clock, start):
-        """Whoever listens says so with `use`; expiry then ends no stream that is read."""
+    async def test_attachment_alone_is_no_use(self, autojump_clock, start):
+        """Whoever sends or receives says so with `use`; expiry then ends nothing that is under way."""
         async with open_manager(**LIMITS) as manager:
             await trio.sleep(start)
             session = await create(manager)
-            with trio.move_on_after(1000), manager.listen(session) as scope:
+            with trio.move_on_after(1000), manager.attached(session) as scope:
                 await trio.sleep_forever()
             assert scope.cancelled_caught
             assert IDLE <= trio.current_time() - start <= IDLE + 2 * LAG
@@ -155,7 +155,7 @@ class TestAge:
         async with open_manager(expired=expired, max_age=200, **LIMITS) as manager:
             await trio.sleep(3)
             session = await create(manager)
-            with manager.use(session), manager.listen(session) as scope:
+            with manager.use(session), manager.attached(session) as scope:
                 for _ in range(19):
                     await trio.sleep(10)
                     await manager.find(session.id)

@@ -8,7 +8,7 @@ import trio
 
 from shadowcat.errors import SessionNotFound
 from shadowcat.protocol import ResponseMode
-from shadowcat.session import InMemoryStore, SessionConfig, SessionManager
+from shadowcat.session import InMemoryStore, SessionConfig, SessionManager, StreamKind
 
 from .managing import create, is_open, open_manager
 from .test_store import UserStore
@@ -37,10 +37,11 @@ class TestFind:
             session = await create(one)
             assert session == await other.find(session.id)
             await other.record_mode(session, ResponseMode.SSE_STREAM)
-            other.record_event_id(session, "5")
+            stream = other.streams.begin(session, StreamKind.LISTENING)
+            stream.publish(b"data: x", "5", other.now())
             await trio.sleep(0.2)
             assert (await one.find(session.id)).response_mode is ResponseMode.SSE_STREAM
-            assert await one.store.get_last_event_id(session.id) == "5"
+            assert await one.store.get_last_event_id(session.id) == stream.last_event_id
 
     async def test_session_outlives_its_manager(self, autojump_clock):
         """A proxy that is restarted goes on where it was."""
@@ -56,7 +57,7 @@ class TestFind:
             session = await create(one)
             await other.find(session.id)
             await one.end(session.id)
-            with other.listen(session) as scope:
+            with other.attached(session) as scope:
                 with pytest.raises(SessionNotFound):
                     await other.find(session.id)
                 await trio.lowlevel.checkpoint()
@@ -133,7 +134,7 @@ class TestExpiry:
         store, expired = InMemoryStore(), []
         async with open_manager(store, expired=expired, **LIMITS) as survivor, trio.open_nursery() as nursery:
             killed = SessionManager(store, SessionConfig(**LIMITS))
-            killed.open(nursery)
+            killed.open(nursery, nursery)
             await trio.sleep(3)
             session = await create(killed)
             await trio.sleep(40)

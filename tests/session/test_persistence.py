@@ -16,6 +16,7 @@ from shadowcat.session import (
     SessionConfig,
     SessionId,
     SessionManager,
+    StreamKind,
     open_session_manager,
 )
 from shadowcat.session.persistence import CHANNEL_SIZE
@@ -172,7 +173,7 @@ async def test_hung_store_delays_the_end_by_the_flush_timeout(autojump_clock, st
     began = trio.current_time()
     async with open_session_manager(SessionConfig(), store) as manager:
         session = await manager.create(None, {}, {}, ResponseMode.JSON)
-        manager.record_event_id(session, "7")
+        manager.streams.begin(session, StreamKind.LISTENING).publish(b"data: x", "7", manager.now())
     assert trio.current_time() - began == pytest.approx(5)
     assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
         "1 updates of sessions did not reach the store"
@@ -227,7 +228,8 @@ class TestLazyStart:
         store = RecordingStore()
         async with open_session_manager(SessionConfig(max_pending_per_session=0), store) as manager:
             assert await manager.ensure_persistence_started() is None
-            manager.record_event_id(await manager.create(None, {}, {}, ResponseMode.JSON), "1")
+            session = await manager.create(None, {}, {}, ResponseMode.JSON)
+            manager.streams.begin(session, StreamKind.LISTENING).publish(b"data: x", "1", manager.now())
             await trio.sleep(5)
         assert store.batches == []
 

@@ -6,7 +6,7 @@ import trio
 
 from shadowcat.errors import SessionConflict, SessionExists, SessionNotFound
 from shadowcat.protocol import ResponseMode
-from shadowcat.session import SessionId, SessionStore
+from shadowcat.session import SessionStore, StreamKind
 from shadowcat.testing import check_session_store
 from tests.testing.opening import opener
 
@@ -126,13 +126,14 @@ async def test_manager_works_with_it(autojump_clock):
         session = await create(manager)
         ended = await create(manager)
         await manager.record_mode(session, ResponseMode.SSE_STREAM)
-        manager.record_event_id(session, "7")
+        stream = manager.streams.begin(session, StreamKind.LISTENING)
+        stream.publish(b"data: x", "7", manager.now())
         await manager.end(ended.id)
         with manager.use(session):
             await trio.sleep(500)
         found = await manager.find(session.id)
         assert (found.response_mode, found.revision) == (ResponseMode.SSE_STREAM, 1)
-        assert await store.get_last_event_id(SessionId(session.id)) == "7"
+        assert await store.get_last_event_id(session.id) == stream.last_event_id
         assert found.expires_at >= session.expires_at + 400
 
         await trio.sleep(80 + 2 * 20 + 1)

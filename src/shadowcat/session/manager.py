@@ -247,15 +247,19 @@ class SessionManager:
         """
         if self._tasks is None:
             raise RuntimeError("open the manager with open_session_manager() first")
-        self._tasks.start_soon(self._run_in, session, partial(work, *args))
+        presence, scope = self._presences.of(session), trio.CancelScope()
+        presence.scopes.add(scope)  # not in the task: the session may end before that begins
+        self._tasks.start_soon(self._run_in, presence, scope, partial(work, *args))
 
-    async def _run_in(self, session: Session, work: Callable[[], Awaitable[None]]) -> None:
+    async def _run_in(self, presence: Presence, scope: trio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            with self.attached(session):
+            with scope:
                 await work()
         except Exception:
             # A boundary: what one session does to itself must not end the others.
             log.exception("work for a session failed")
+        finally:
+            presence.scopes.discard(scope)
 
     async def reap(self) -> None:
         """End the sessions that are idle or too old, in the store and then upstream.
@@ -268,6 +272,7 @@ class SessionManager:
         self.streams.sweep()
         await self._store_uses()
         await self._forget_gone()
+        await self.store.expire_streams(now - self.config.streams.limits.max_age)
         limiter = trio.CapacityLimiter(_MAX_FAREWELLS)
         async with trio.open_nursery() as nursery:
             while expired := await self.store.expire_sessions(now):
