@@ -28,6 +28,7 @@ EXPECTED = {
     errors.ClientDisconnected: (400, -32600),
     errors.SessionRequired: (400, -32600),
     errors.SessionNotFound: (404, -32600),
+    errors.EventsLost: (410, -32600),
     errors.SessionExists: (400, -32600),
     errors.SessionLimitReached: (503, -32603),
     errors.SessionConflict: (503, -32603),

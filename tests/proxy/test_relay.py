@@ -1,5 +1,7 @@
 """How answers end: the client's way, the upstream's way, and ours."""
 
+import json
+
 import pytest
 import trio
 
@@ -118,14 +120,13 @@ class TestDraining:
         await open_session(kit)
         listening = Pending()
         kit.nursery.start_soon(listening.run, kit.client.listen)
-        call = await kit.upstream.next_call()
-        call.open_events()
+        (await kit.upstream.next_call()).open_events()
         stream = await listening()
+        assert (await stream.next_event()).data == b""
         kit.app.begin_drain()
 
         with pytest.raises(trio.EndOfChannel):
             await stream.next_event()
-        assert call.cancelled.is_set()
 
     async def test_subscription_ends_with_its_result(self, autojump_clock, kit):
         message = modern_request("sub", "subscriptions/listen")
@@ -174,8 +175,8 @@ class TestDraining:
             await stream.next_event()
 
     async def test_stream_within_an_event_is_only_cut(self, autojump_clock, kit):
-        await open_session(kit)
-        call, response = await start_post(kit, request(1, "x"))
+        message = modern_request(1, "x")
+        call, response = await start_post(kit, message, headers=modern_headers(message))
         events = call.open_events()
         stream = await response()
         kit.nursery.start_soon(events.send_bytes, b"data: half")
@@ -196,12 +197,11 @@ class TestDraining:
 
 
 class TestStrandedCaller:
+    """Modern streams; those of the legacy era are resumed instead."""
+
     async def test_stream_that_ends_without_the_answer_gets_an_error(self, autojump_clock, kit):
-        await open_session(kit)
-        call, response = await start_post(kit, request(3, "x"))
-        events = call.open_events()
+        events, stream = await start_modern(kit, modern_request(3, "x"))
         kit.nursery.start_soon(events.send, result(4))
-        stream = await response()
         await stream.next_event()
         events.end()
 
@@ -210,19 +210,18 @@ class TestStrandedCaller:
 
     async def test_stream_that_ends_within_an_event_is_cut(self, autojump_clock, kit):
         """Nothing can be said there, and an orderly end would be a lie."""
-        await open_session(kit)
-        call, response = await start_post(kit, request(3, "x"))
-        events = call.open_events()
+        events, stream = await start_modern(kit, modern_request(3, "x"))
         kit.nursery.start_soon(events.send_bytes, b"data: half")
-        stream = await response()
         await stream.read_some()
         events.end()
         with pytest.raises(trio.BrokenResourceError):
             await stream.read_some()
 
     async def test_answer_is_known_by_value_not_by_spelling(self, autojump_clock, kit):
-        await open_session(kit)
-        call, response = await start_post(kit, b'{"jsonrpc":"2.0","id":"\\u0061","method":"x"}')
+        message = json.dumps(modern_request("a", "x")).replace('"a"', '"\\u0061"', 1)
+        call, response = await start_post(
+            kit, message.encode(), headers={"mcp-protocol-version": "2026-07-28", "mcp-method": "x"}
+        )
         events = call.open_events()
         kit.nursery.start_soon(events.send, result("a"))
         stream = await response()
@@ -233,9 +232,7 @@ class TestStrandedCaller:
             await stream.next_event()
 
     async def test_giant_event_passes_and_counts_as_the_answer(self, autojump_clock, kit):
-        await open_session(kit)
-        call, response = await start_post(kit, request(1, "x"))
-        events = call.open_events()
+        events, stream = await start_modern(kit, modern_request(1, "x"))
 
         async def send():
             await events.send_bytes(b"data: ")
@@ -245,17 +242,20 @@ class TestStrandedCaller:
             events.end()
 
         kit.nursery.start_soon(send)
-        assert len(await (await response()).read()) == 6 + 80 * 65536 + 2
+        assert len(await stream.read()) == 6 + 80 * 65536 + 2
 
-    async def test_listener_that_is_cut_is_cut(self, autojump_clock, kit):
-        await open_session(kit)
-        listening = Pending()
-        kit.nursery.start_soon(listening.run, kit.client.listen)
-        events = (await kit.upstream.next_call()).open_events()
-        stream = await listening()
+    async def test_subscription_that_is_cut_is_cut(self, autojump_clock, kit):
+        events, stream = await start_modern(kit, modern_request("sub", "subscriptions/listen"))
         kit.nursery.start_soon(events.send, notification("notifications/tools/list_changed"))
         await stream.next_event()
         kit.nursery.start_soon(events.cut, UpstreamDisconnected("gone"))
 
         with pytest.raises(trio.BrokenResourceError):
             await stream.next_event()
+
+
+async def start_modern(kit, message):
+    """Send *message* and have it answered by an event stream; return both ends of that."""
+    call, response = await start_post(kit, message, headers=modern_headers(message))
+    events = call.open_events()
+    return events, await response()

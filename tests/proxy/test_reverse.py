@@ -20,7 +20,7 @@ from shadowcat import (
     serve_reverse_proxy,
 )
 from shadowcat.errors import ConfigError
-from shadowcat.testing import ScriptedUpstream, request, result
+from shadowcat.testing import ScriptedUpstream, modern_headers, modern_request, request, result
 
 UPSTREAM = HttpUpstreamConfig(url="http://upstream.invalid/mcp")
 LISTENER = ListenerConfig(bind="127.0.0.1:0")
@@ -125,7 +125,7 @@ async def test_shutdown_lets_calls_finish_and_ends_listeners(served, connect):
         call = await upstream.next_call()
         shutdown.set()
 
-        assert await listener.read_until(b"0\r\n\r\n") == b""
+        assert (await listener.read_until(b"\r\n0\r\n\r\n")).endswith(b"data: \n\n")
         with pytest.raises(OSError, match="connect"):
             await connect(url)
         call.answer(result(1))
@@ -149,13 +149,13 @@ async def test_shutdown_tells_calls_that_do_not_finish(served, connect):
         await ended.wait()
 
 
-async def test_client_that_leaves_a_stream_frees_it(served, connect):
+async def test_client_that_leaves_a_modern_stream_cancels_it(served, connect):
     """The close of a socket reaches the upstream."""
     url, upstream, _, _ = served
+    message = modern_request("s", "subscriptions/listen")
     with trio.fail_after(5):
         wire = await connect(url)
-        session = await wire.open_session(upstream)
-        await wire.send("GET", headers=session)
+        await wire.send("POST", message, modern_headers(message))
         call = await upstream.next_call()
         call.open_events()
         await wire.read_until(b"\r\n\r\n")

@@ -99,9 +99,8 @@ async def test_call_that_is_cancelled_is_felt_by_the_server(autojump_clock):
 async def test_answer_that_is_cut_is_felt_by_the_client(autojump_clock):
     """A document that breaks off is no document."""
     async with open_proxy_kit() as kit:
-        kit.nursery.start_soon(kit.upstream.answer_initialize)
-        await kit.client.initialize()
-        task = Task(kit, kit.client.listen)
+        message = modern_request(1, "subscriptions/listen")
+        task = Task(kit, kit.client.post, message, modern_headers(message))
         events = (await kit.upstream.next_call()).open_events()
         kit.nursery.start_soon(events.cut, UpstreamDisconnected("gone"))
         await wait_all_tasks_blocked()

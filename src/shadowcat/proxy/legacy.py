@@ -44,7 +44,7 @@ from .config import EndpointConfig
 from .drain import Drain, abandoned_error
 from .opening import hold_opening, is_accepted
 from .pump import PumpRoom, StreamPump
-from .recovery import NO_SUCH_SESSION, upstream_session_id_of
+from .recovery import END_TIMEOUT, NO_SUCH_SESSION, upstream_session_id_of
 from .relay import AnswerRelay
 from .restore import IdRestorer
 from .standing import is_standing, with_request
@@ -109,7 +109,7 @@ class LegacyEndpoint:
                 stack.pop_all()
                 stream = self._begin(session, StreamKind.ANSWER, held)
                 self._pump(session, stream, headers, answer, message, held)
-                await events.attend(lambda: self._send_stream(events, stream, client_headers(answer.headers)))
+                await events.attend(lambda: events.begin(stream, client_headers(answer.headers)))
                 await self._sessions.record_mode(session, answer.mode)
             else:
                 granted: list[bool] = []
@@ -158,7 +158,7 @@ class LegacyEndpoint:
             if _is_stream(answer):
                 stream = self._begin(current, StreamKind.LISTENING, None)
                 self._pump(current, stream, headers, answer)
-                await self._send_stream(events, stream, client_headers(answer.headers))
+                await events.begin(stream, client_headers(answer.headers))
                 return
             try:
                 taken = self._listener(session, is_attended=True) if answer.status == 409 else None
@@ -199,10 +199,6 @@ class LegacyEndpoint:
                 return
             cursor = moved
 
-    async def _send_stream(self, events: StreamRelay, stream: EventStream, headers: Fields) -> None:
-        await events.begin(headers, stream)
-        await events.copy(stream)
-
     def _begin(self, session: Session, kind: StreamKind, held: HeldId | None) -> EventStream:
         request_id, sent_id = (None, None) if held is None else (held.request_id, held.sent_id)
         return self._sessions.streams.begin(session, kind, request_id, sent_id)
@@ -224,6 +220,10 @@ class LegacyEndpoint:
                 await pump.run(answer)
                 if pump.is_granted:
                     await self._note_granted(session, message)
+            except Exception:
+                # A bug; its client must not wait for what will not come.
+                self._sessions.streams.drop(stream)
+                raise
             finally:
                 if held is not None:
                     held.release()
@@ -283,7 +283,8 @@ class LegacyEndpoint:
                     await self._send_opening(exchange, *opened, request, headers)
         finally:
             # Nobody will ever use a session that the upstream opened and we did not.
-            await self._upstream.end_upstream(left_upstream)
+            with trio.move_on_after(END_TIMEOUT, shield=True):
+                await self._upstream.end_upstream(left_upstream)
         if scope.cancelled_caught:
             await relay.part(abandoned_error())
 
@@ -295,7 +296,7 @@ class LegacyEndpoint:
         stream = self._sessions.streams.begin(session, StreamKind.ANSWER, request.id, request.id)
         self._pump(session, stream, headers, answer)
         fields = [*client_headers(answer.headers), (SESSION_ID, session.id.encode("ascii"))]
-        await events.attend(lambda: self._send_stream(events, stream, fields))
+        await events.attend(lambda: events.begin(stream, fields))
 
     async def _open(
         self,

@@ -82,7 +82,8 @@ class SessionUpstream:
             SessionNotFound: The session has ended, here or because it could not be recovered.
         """
         session, answer = await self._send_patiently(session, method, headers, body)
-        if answer.status != 404 or session.upstream_session_id is None or method == "DELETE":
+        if answer.status != 404 or session.upstream_session_id is None or method != "POST":
+            # To a GET, 404 may as well mean that there is nothing to listen to.
             return session, answer
         if not self.is_enabled:
             await self._sessions.end(session.id)
@@ -136,7 +137,8 @@ class SessionUpstream:
                     raise UpstreamUnavailable("the upstream does not open a session again; try again later")
             finally:
                 if opened is not None and adopted.upstream_session_id != opened:
-                    await self.end_upstream(opened)
+                    with trio.move_on_after(END_TIMEOUT, shield=True):
+                        await self.end_upstream(opened)
             return adopted
 
     async def _initialize(self, session: Session, kept: RawHeaders) -> UpstreamSessionId:
@@ -207,17 +209,19 @@ class SessionUpstream:
     async def end_upstream(self, upstream_session_id: UpstreamSessionId | None) -> None:
         """Tell the upstream that a session is over; what it says to that is only logged.
 
-        Takes a few seconds at most, also when cancelled: nobody will use the session.
+        Takes a few seconds at most.  Cancel safe: the upstream may not have been told.
         """
+        await trio.lowlevel.checkpoint()
         if upstream_session_id is None:
             return
-        with trio.move_on_after(END_TIMEOUT, shield=True):
-            try:
-                answer = await self._upstream.send(UpstreamRequest("DELETE", session_headers(upstream_session_id)))
+        request = UpstreamRequest("DELETE", session_headers(upstream_session_id))
+        try:
+            with trio.move_on_after(END_TIMEOUT):
+                answer = await self._upstream.send(request)
                 await answer.aclose()
                 log.debug("upstream answered %d to the end of a session", answer.status)
-            except (UpstreamError, RemoteProtocolError) as error:
-                log.warning("a session may still be open upstream: %s", error)
+        except (UpstreamError, RemoteProtocolError) as error:
+            log.warning("a session may still be open upstream: %s", error)
 
 
 def session_headers(upstream_session_id: UpstreamSessionId | None) -> list[tuple[bytes, bytes]]:

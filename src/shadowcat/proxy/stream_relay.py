@@ -66,26 +66,32 @@ class StreamRelay:
         await self._exchange.wait_disconnected()
         scope.cancel()
 
-    async def begin(self, headers: Sequence[tuple[bytes, bytes]], stream: EventStream) -> None:
-        """Send the head of an answer that begins *stream*, with what else the upstream says in it."""
+    async def begin(self, stream: EventStream, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send a new stream to the client that asked for it: as `copy`, from the beginning.
+
+        Args:
+            headers: What else the upstream says in the head of its answer.
+        """
         names = {name for name, _ in headers}
         self._headers = [*headers, *(field for field in EVENT_HEADERS if field[0] not in names)]
-        body = await self._opened()
-        if self._primes:
-            await body.write(_priming(stream.cursor(None)))
+        await self._send(stream, stream.attach(0), primes=self._primes)
 
-    async def copy(self, stream: EventStream, number: int = 0, after: int = 0) -> None:
+    async def copy(self, stream: EventStream, number: int, after: int = 0) -> None:
         """Send what *stream* has from the entry *number* on, and what is yet to come.
 
         Returns at its end; or before, the answer being left cut, if another connection
         of the client takes over or the stream is no longer to be had here.  Events up
         to the position *after* are passed over.
         """
+        await self._send(stream, stream.attach(number, after), primes=False)
+
+    async def _send(self, stream: EventStream, reader: Reader, *, primes: bool) -> None:
         self._stream = stream
-        reader = stream.attach(number, after)
         try:
             with reader.scope:
                 body = await self._opened()
+                if primes:
+                    await body.write(_priming(stream.cursor(None)))
                 await self._copy_all(stream, reader, body)
                 if not stream.is_lost:
                     stream.is_delivered = True
@@ -97,23 +103,24 @@ class StreamRelay:
         primed = stream.resume
         while True:
             if entries := reader.take():
-                await body.write(b"".join(map(self._encode, entries, map(stream.cursor, entries))))
+                data = b"".join(map(_encode, entries, map(stream.cursor, entries)))
                 self._is_partial = not entries[-1].ends
             elif reader.is_at_end:
                 return
             elif primed is not stream.resume and self._primes and stream.log.position == 0:
                 # Only now is it known what the upstream can be asked to go on from.
                 primed = stream.resume
-                await body.write(_priming(stream.cursor(None)))
-            else:
-                await self._wait(reader, body)
+                data = _priming(stream.cursor(None))
+            elif not (data := await self._wait(reader)):
+                continue
+            await body.write(data)
 
-    async def _wait(self, reader: Reader, body: BodyStream) -> None:
+    async def _wait(self, reader: Reader) -> bytes:
+        """Wait for news; return what is to be sent if there are none for long."""
         with trio.move_on_after(self._heartbeat_interval):
             await reader.wait()
-            return
-        if not self._is_partial:
-            await body.write(HEARTBEAT)
+            return b""
+        return b"" if self._is_partial else HEARTBEAT
 
     async def tail(self, store: SessionStore, streams: SessionStreams, cursor: Cursor) -> Cursor | None:
         """Send what another proxy writes of a stream to *store*, from *cursor* on.
@@ -141,7 +148,7 @@ class StreamRelay:
                 body = await self._opened()
                 entries = [LogEntry(event, epoch=epoch_of(self._session)) for event in page.events]
                 cursors = [_cursor_of(cursor, entry) for entry in entries]
-                await body.write(b"".join(map(self._encode, entries, cursors)))
+                await body.write(b"".join(map(_encode, entries, cursors)))
                 cursor, idle_since = cursors[-1], trio.current_time()
                 continue
             if page.record.is_ended:
@@ -177,9 +184,10 @@ class StreamRelay:
             self._body = await self._exchange.open_stream(200, self._headers)
         return self._body
 
-    def _encode(self, entry: LogEntry, cursor: Cursor) -> bytes:
-        begin = b"id: " + cursor.encode() + b"\n" if entry.begins else b""
-        return begin + entry.event.block + (b"\n\n" if entry.ends else b"")
+
+def _encode(entry: LogEntry, cursor: Cursor) -> bytes:
+    begin = b"id: " + cursor.encode() + b"\n" if entry.begins else b""
+    return begin + entry.event.block + (b"\n\n" if entry.ends else b"")
 
 
 def _priming(cursor: Cursor) -> bytes:

@@ -29,6 +29,10 @@ _READ = 64
 """Entries that are given to a client at once."""
 
 
+_ARRIVAL = 10.0
+"""Seconds that a new stream waits for its client to arrive, if it lingers for less."""
+
+
 @attrs.frozen(kw_only=True)
 class Ownership:
     """By what right a stream is appended to in the store."""
@@ -42,8 +46,10 @@ class Reader:
 
     def __init__(self, stream: EventStream, number: int, after: int) -> None:
         self._stream = stream
-        self._after = after
-        self._number = max(number, stream.log.first)
+        self.after = after
+        """The position up to which events are passed over."""
+        self.number = max(number, stream.log.first)
+        """Of the next entry."""
         self.unread = sum(len(entry.event.block) for entry in stream.log.read(number, stream.log.end))
         """Bytes of the entries that are still to be taken."""
         self.scope = trio.CancelScope()
@@ -52,29 +58,29 @@ class Reader:
     @property
     def is_at_end(self) -> bool:
         """Whether there is nothing more to read, now or later."""
-        return self._stream.is_ended and self._number >= self._stream.log.end
+        return self._stream.is_ended and self.number >= self._stream.log.end
 
     @property
     def is_behind(self) -> bool:
         """Whether the upstream should wait for this client."""
-        return self.unread > _WINDOW or self._stream.log.end - self._number > _MAX_BEHIND
+        return self.unread > _WINDOW or self._stream.log.end - self.number > _MAX_BEHIND
 
     def take(self) -> Sequence[LogEntry]:
         """Return the next entries; those before count as delivered.  Empty if there are none now."""
         stream = self._stream
-        stream.delivered = max(stream.delivered, self._number)
-        entries = stream.log.read(self._number, _READ)
-        self._number += len(entries)
+        stream.delivered = max(stream.delivered, self.number)
+        entries = stream.log.read(self.number, _READ)
+        self.number += len(entries)
         self.unread -= sum(len(entry.event.block) for entry in entries)
-        stream.make_room()
-        if entries and entries[0].event.position <= self._after:
+        stream.make_room(self)
+        if entries and entries[0].event.position <= self.after:
             # The upstream repeats what this client has seen before it came.
-            entries = [entry for entry in entries if entry.event.position > self._after]
+            entries = [entry for entry in entries if entry.event.position > self.after]
         return entries
 
     async def wait(self) -> None:
         """Return when there is something to take, or nothing more will come.  A checkpoint."""
-        if self._number < self._stream.log.end or self._stream.is_ended:
+        if self.number < self._stream.log.end or self._stream.is_ended:
             await trio.lowlevel.checkpoint()
         else:
             await self._stream.wait_news()
@@ -127,7 +133,7 @@ class EventStream:
         """Whether the upstream is no longer read, because no client was there for long."""
         self.is_lost = False
         """Whether it ended without saying so: nobody knows to which request."""
-        self.presence = trio.CancelScope()
+        self.presence = trio.CancelScope(deadline=trio.current_time() + max(linger, _ARRIVAL))
         """For reading the upstream: cancelled when no client has been there for long."""
         self.rested_at = math.inf
         self.delivered = 0
@@ -138,8 +144,9 @@ class EventStream:
         self._news = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
         self._stored: StreamAppend | None = None
+        self._resume_id = None if resume is None else resume.encode()
+        """That which the store has, or should have."""
         self._is_marked = False
-        self.detach(None)
         self.mark()
 
     # The upstream's side.
@@ -166,11 +173,16 @@ class EventStream:
         self.epoch = epoch
         self.resume = None
         self.tracker.reset()
+        if self._reader is not None:
+            self._reader.after = 0  # it repeats nothing
 
     def end(self, now: float) -> None:
         """Nothing more will come."""
         self.is_ended = True
         self.rested_at = now
+        if self._reader is not None and not (self.is_answered or self.is_cancelled):
+            # What comes last is no repetition: it tells the client what became of its request.
+            self._reader.after = min(self._reader.after, self.log.position - 1)
         self._notify()
 
     def park(self, now: float) -> None:
@@ -203,19 +215,21 @@ class EventStream:
         """Have a client read from the entry *number* on.  One that is there already is sent away.
 
         Args:
-            after: A position up to which the client has seen everything, even what is yet to come.
+            after: A position up to which the client has seen everything, even what the
+                upstream has yet to repeat, if it has an id to go on from.
         """
         if self._reader is not None:
             self._reader.scope.cancel()
-        self._reader = Reader(self, number, after)
+        self._reader = Reader(self, number, 0 if self.resume is None else after)
+        self.log.wanted = self._reader.number
         self.presence.deadline = math.inf
         self._room.unpark_all()
         return self._reader
 
-    def detach(self, reader: Reader | None) -> None:
+    def detach(self, reader: Reader) -> None:
         """Note that a client has gone; does nothing if another has come."""
         if self._reader is reader:
-            self._reader = None
+            self._reader = self.log.wanted = None
             self.presence.deadline = trio.current_time() + self._linger
             self._room.unpark_all()
 
@@ -231,9 +245,11 @@ class EventStream:
         resume = None if upstream_id is None else ResumePoint(entry.epoch, upstream_id)
         return Cursor(self.key.stream_id, entry.event.position, resume)
 
-    def make_room(self) -> None:
-        """Note that the client has read on."""
-        self._room.unpark_all()
+    def make_room(self, reader: Reader) -> None:
+        """Note that a client has read on."""
+        if self._reader is reader:
+            self.log.wanted = reader.number
+            self._room.unpark_all()
 
     async def wait_news(self) -> None:
         """Return when something is published, or the stream ends."""
@@ -248,7 +264,8 @@ class EventStream:
         write: whoever lost it on the way is served from memory, or by the upstream.
         """
         self._is_marked = False
-        if self.is_fenced or (self.is_ended and self.is_delivered and self._stored is None):
+        is_known = self._stored is not None or self.ownership.fence > 1
+        if self.is_fenced or (self.is_ended and self.is_delivered and not is_known):
             return None
         before = -1 if self._stored is None else self._stored.last_position
         events, last = _first_of(self.log.events_after(before), self.log.position)
@@ -262,7 +279,7 @@ class EventStream:
             appended_at=0.0 if self._stored is None else self._stored.appended_at,
             events=events,
             last_position=last,
-            resume_id=None if self.resume is None else self.resume.encode(),
+            resume_id=self._resume_id_at(last),
             is_ended=self.is_ended and last == self.log.position,
             is_released=self.is_parked,
         )
@@ -271,8 +288,16 @@ class EventStream:
     def note_stored(self, append: StreamAppend) -> None:
         """Note that the store has taken *append*."""
         self._stored = attrs.evolve(append, events=())
+        self._resume_id = append.resume_id
         if append.last_position < self.log.position:
             self.mark()
+
+    def _resume_id_at(self, position: int) -> str | None:
+        """Return where the upstream goes on after *position*; with a later id, it would leave out what is between."""
+        if position == self.log.position:
+            return None if self.resume is None else self.resume.encode()
+        point = self.log.resume_point(position)
+        return self._resume_id if point is None else point.encode()
 
     def note_refused(self) -> None:
         """Give up the stream: the store has it from somebody else, or its session is over."""
@@ -302,6 +327,6 @@ def _first_of(events: Sequence[StreamEvent], newest: int) -> tuple[Sequence[Stre
     size = 0
     for index, event in enumerate(events):
         size += len(event.block)
-        if size > _MAX_APPEND and index + 1 < len(events):
-            return events[: index + 1], event.position
-    return events, newest
+        if size > _MAX_APPEND and index:
+            return tuple(events[:index]), events[index - 1].position
+    return tuple(events), newest

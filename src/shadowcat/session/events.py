@@ -158,7 +158,7 @@ class EventLog:
     """The newest events of a stream, in memory.
 
     Entries are numbered from 0 as they come; what is beyond the limits goes, the
-    oldest first, and never the newest.
+    oldest first, and never the newest, nor what the client that is there has yet to read.
 
     Args:
         position: That of the newest event there has been before.
@@ -175,6 +175,8 @@ class EventLog:
         """The newest position of which not all is kept: what is beyond can be replayed."""
         self.position = position
         """That of the newest event."""
+        self.wanted: int | None = None
+        """The number from which on a client reads; None if there is no client."""
 
     @property
     def end(self) -> int:
@@ -208,6 +210,13 @@ class EventLog:
         found.reverse()
         return found
 
+    def resume_point(self, position: int) -> ResumePoint | None:
+        """Return the newest upstream id of the events up to *position* that are kept."""
+        for entry in reversed(self._entries):
+            if entry.event.position <= position and entry.event.upstream_id is not None:
+                return ResumePoint(entry.epoch, entry.event.upstream_id)
+        return None
+
     def find(self, position: int) -> int | None:
         """Return the number of the first entry beyond *position*; None if some of what is beyond is gone."""
         if position < self.floor:
@@ -221,10 +230,14 @@ class EventLog:
 
     def _trim(self, now: float) -> None:
         limits, entries = self._limits, self._entries
-        while len(entries) > 1 and (
-            len(entries) > limits.max_events
-            or self.size > limits.max_bytes
-            or entries[0].event.recorded_at < now - limits.max_age
+        while (
+            len(entries) > 1
+            and (self.wanted is None or self.first < self.wanted)
+            and (
+                len(entries) > limits.max_events
+                or self.size > limits.max_bytes
+                or entries[0].event.recorded_at < now - limits.max_age
+            )
         ):
             gone = entries.popleft().event
             self.first += 1

@@ -233,6 +233,7 @@ class PersistenceWorker:
             except (StoreError, OSError) as error:
                 log.warning("the session store fails at the end: %s", error)
                 await trio.sleep(self._config.base_backoff)
+            self._take_all()
 
     def _mark(self, key: _Key, value: _Mark) -> None:
         mark = (next(self._numbers), value)

@@ -183,7 +183,8 @@ class InMemoryStore(SessionStore):
 
     async def renew_owner(self, owner: OwnerId, ttl: float) -> None:
         now = trio.current_time()
-        self._alive_until = {known: until for known, until in self._alive_until.items() if until > now}
+        for dead in [known for known, until in self._alive_until.items() if until <= now]:
+            del self._alive_until[dead]
         self._alive_until[owner] = now + ttl
 
     async def expire_streams(self, before: float) -> int:

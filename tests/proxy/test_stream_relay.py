@@ -1,0 +1,222 @@
+"""What a client finds that comes back after a restart, or to another proxy."""
+
+import pytest
+import trio
+import trio.testing
+
+from shadowcat import HttpUpstreamConfig, InMemoryStore, ReverseProxyConfig, SessionConfig
+from shadowcat.errors import UpstreamDisconnected
+from shadowcat.session import StreamConfig
+from shadowcat.testing import notification, open_proxy_kit, result
+
+from .conversation import Follower, Pending, move, open_session, start_listen, start_stream
+
+CUT = UpstreamDisconnected("gone")
+UPSTREAM = HttpUpstreamConfig(url="http://upstream.invalid/mcp")
+
+
+def step(number):
+    return notification("notifications/progress", progress=number)
+
+
+def config_of(**streams):
+    return ReverseProxyConfig(upstream=UPSTREAM, sessions=SessionConfig(streams=StreamConfig(**streams)))
+
+
+class Replica(InMemoryStore):
+    """One proxy's way to a store that others share; it can be blocked, as if the process were stopped."""
+
+    def __init__(self, shared):
+        super().__init__()
+        self._entries, self._due, self._alive_until = shared._entries, shared._due, shared._alive_until
+        self.thawed = trio.Event()
+        self.thawed.set()
+
+    def freeze(self):
+        self.thawed = trio.Event()
+
+    async def append_events(self, appends, limits):
+        await self.thawed.wait()
+        return await super().append_events(appends, limits)
+
+    async def renew_owner(self, owner, ttl):
+        await self.thawed.wait()
+        await super().renew_owner(owner, ttl)
+
+
+@pytest.fixture
+async def replicas():
+    """Two proxies at the same store.  The first does not wait long for its clients."""
+    shared = InMemoryStore()
+    async with (
+        open_proxy_kit(config_of(linger=20), store=Replica(shared)) as one,
+        open_proxy_kit(store=Replica(shared)) as other,
+    ):
+        await open_session(one)
+        yield one, other
+
+
+class TestRestart:
+    async def test_stream_goes_on_at_the_next_process(self, autojump_clock):
+        store = InMemoryStore()
+        async with open_proxy_kit(store=store) as old:
+            await open_session(old)
+            events, follower = await start_stream(old)
+            await events.send(step(1), "a")
+            assert await follower.next() == step(1)
+            await events.send(step(2), "b")
+        async with open_proxy_kit(store=store) as new:
+            client = move(old.client, new)
+
+            async def go_on():
+                call = await new.upstream.next_call()
+                assert (call.request.method, call.headers["last-event-id"]) == ("GET", "b")
+                again = call.open_events()
+                await again.send(step(3), "c")
+                await again.send(result(1), "d")
+                again.end()
+
+            new.nursery.start_soon(go_on)
+            follower.response = await client.listen(follower.cursor)
+            assert await follower.rest() == [step(2), step(3), result(1)]
+
+    async def test_answer_without_ids_is_told_to_be_lost(self, autojump_clock):
+        store = InMemoryStore()
+        async with open_proxy_kit(store=store) as old:
+            await open_session(old)
+            events, follower = await start_stream(old, 7)
+            await events.send(step(1))
+            await trio.sleep(1)
+        async with open_proxy_kit(store=store) as new:
+            follower.response = await move(old.client, new).listen(follower.cursor)
+            assert await follower.next() == step(1)
+            (answer,) = await follower.rest()
+            assert (answer["id"], answer["error"]["code"]) == (7, -32603)
+
+    async def test_finished_answer_is_there(self, autojump_clock):
+        store = InMemoryStore()
+        async with open_proxy_kit(store=store) as old:
+            await open_session(old)
+            events, follower = await start_stream(old)
+            follower.response.leave()
+            await events.send(result(1))
+            events.end()
+            await trio.sleep(1)
+        async with open_proxy_kit(store=store) as new:
+            follower.response = await move(old.client, new).listen(follower.cursor)
+            assert await follower.rest() == [result(1)]
+            assert new.upstream.hits == 0
+
+
+class TestReplica:
+    async def test_another_proxy_serves_while_the_first_reads(self, autojump_clock, replicas):
+        one, other = replicas
+        events, follower = await start_stream(one)
+        await events.send(step(1))
+        assert await follower.next() == step(1)
+        client = move(one.client, other)
+        await events.send(step(2))
+        await trio.sleep(0.2)
+        await follower.resume(client)
+        assert await follower.next() == step(2)
+        await events.send(step(3))
+        assert await follower.next() == step(3)
+        await events.send(result(1))
+        events.end()
+        assert await follower.rest() == [result(1)]
+        assert other.upstream.hits == 0
+
+    async def test_it_takes_over_when_the_first_is_dead(self, autojump_clock, replicas):
+        one, other = replicas
+        events, follower = await start_stream(one)
+        await events.send(step(1), "a")
+        assert await follower.next() == step(1)
+        await trio.sleep(1)
+        one.store.freeze()
+        died = trio.current_time()
+
+        async def go_on():
+            call = await other.upstream.next_call()
+            assert 2 <= trio.current_time() - died <= 4
+            assert call.headers["last-event-id"] == "a"
+            again = call.open_events()
+            await again.send(result(1), "b")
+            again.end()
+
+        other.nursery.start_soon(go_on)
+        await follower.resume(move(one.client, other))
+        assert await follower.rest() == [result(1)]
+
+    async def test_zombie_appends_nothing(self, autojump_clock, replicas):
+        one, other = replicas
+        events, follower = await start_stream(one)
+        await events.send(step(1), "a")
+        assert await follower.next() == step(1)
+        await trio.sleep(1)
+        one.store.freeze()
+        moved = Pending()
+        other.nursery.start_soon(moved.run, follower.resume, move(one.client, other))
+        again = (await other.upstream.next_call()).open_events()
+        await moved()
+        one.store.thawed.set()
+        await events.send(step(66), "z")
+        await again.send(step(2), "b")
+        await trio.sleep(1)
+        await again.send(result(1), "c")
+        again.end()
+        assert await follower.rest() == [step(2), result(1)]
+        await trio.sleep(1)
+        late = Follower(await move(one.client, one).listen(follower.cursor))
+        assert await late.rest() == []
+
+    async def test_parked_stream_is_taken_over_at_once(self, autojump_clock, replicas):
+        one, other = replicas
+        events, follower = await start_stream(one)
+        await events.send(step(1), "a")
+        assert await follower.next() == step(1)
+        follower.response.leave()
+        await trio.sleep(25)
+        began = trio.current_time()
+
+        async def go_on():
+            again = (await other.upstream.next_call()).open_events()
+            await again.send(result(1), "b")
+            again.end()
+
+        other.nursery.start_soon(go_on)
+        await follower.resume(move(one.client, other))
+        assert await follower.rest() == [result(1)]
+        assert trio.current_time() - began < 1
+
+    async def test_cursor_ahead_of_the_store_goes_on_exactly(self, autojump_clock, replicas):
+        one, other = replicas
+        events, follower = await start_stream(one)
+        await trio.sleep(1)
+        one.store.freeze()
+        for number in range(1, 4):
+            await events.send(step(number), f"e{number}")
+            await follower.next()
+
+        async def go_on():
+            call = await other.upstream.next_call()
+            assert call.headers["last-event-id"] == "e3"
+            again = call.open_events()
+            await again.send(step(4), "e4")
+            await again.send(result(1), "e5")
+            again.end()
+
+        other.nursery.start_soon(go_on)
+        await follower.resume(move(one.client, other))
+        assert await follower.rest() == [step(4), result(1)]
+
+    async def test_session_ended_at_one_ends_streams_at_the_other(self, autojump_clock, replicas):
+        one, other = replicas
+        call, response = await start_listen(one)
+        call.open_events()
+        follower = Follower(await response())
+        await trio.sleep(1)
+        other.nursery.start_soon(move(one.client, other).delete)
+        (await other.upstream.next_call()).respond(200)
+        began = trio.current_time()
+        assert await follower.rest() == []
+        assert trio.current_time() - began <= 31
