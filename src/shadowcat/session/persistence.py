@@ -219,11 +219,13 @@ class PersistenceWorker:
         await self._lease.ensure()
         refused = set(await self._store.append_events([append for _, append in appends], self._limits))
         for stream, append in appends:
-            if append.key in refused:
+            if append.key not in refused:
+                stream.note_stored(append)
+            elif append.fence == stream.ownership.fence:
                 log.debug("a stream is continued elsewhere, or its session has ended")
                 stream.note_refused()
             else:
-                stream.note_stored(append)
+                stream.mark()  # it was claimed again here meanwhile
 
     async def _flush_last(self) -> None:
         self._take_all()

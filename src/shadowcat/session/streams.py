@@ -131,6 +131,8 @@ class SessionStreams:
         stream = self._streams_of(session.id).get(cursor.stream_id)
         if stream is None or stream.is_fenced or stream.is_parked or cursor.position > stream.log.position:
             return None
+        if not stream.is_ended and stream.presence.cancel_called:
+            return None  # it is about to be parked
         return None if stream.log.find(cursor.position) is None else stream
 
     async def claim(self, session: Session, cursor: Cursor) -> EventStream | None:
@@ -151,6 +153,9 @@ class SessionStreams:
         stored = [] if record is None else await self._read_all(record, cursor.position)
         # No waiting from here on: nobody else must come to the same stream meanwhile.
         known = _Known(record, self._presences.of(session).streams.get(cursor.stream_id), stored)
+        if known.old is not None:
+            # It goes on if it cannot be replaced.
+            known.old.ownership = Ownership(owner=self._lease.owner, fence=known.fence)
         stream = self._restore(session, cursor, known)
         self._claimed += 1
         return self._put(session, stream)
@@ -213,12 +218,14 @@ class SessionStreams:
         """Make a stream anew from what is known of it; see `claim`."""
         events = known.events_after(cursor.position)
         is_whole = known.is_any and len(events) == max(known.position - cursor.position, 0)
-        resume, position = known.resume, known.position
+        resume, position, is_ended = known.resume, known.position, known.is_ended
         if cursor.resume is not None and (not is_whole or cursor.position > position):
             # The client knows more than the store, or the store has dropped what the client
             # has not seen: the upstream is asked from where the client is.
-            resume, events, position = cursor.resume, [], max(cursor.position, position)
-        elif not is_whole or (cursor.position > position and resume is None and cursor.kind is StreamKind.ANSWER):
+            resume, events, position, is_ended = cursor.resume, [], max(cursor.position, position), False
+        elif not is_whole or (
+            cursor.kind is StreamKind.ANSWER and cursor.position > position and (is_ended or resume is None)
+        ):
             raise self.lost()
         stream = self._make(
             StreamKey(session.id, cursor.stream_id),
@@ -234,7 +241,7 @@ class SessionStreams:
             stream.log.append(LogEntry(event, epoch=stream.epoch))
             if event.upstream_id is not None:
                 stream.tracker.record(event.upstream_id)
-        if known.is_ended:
+        if is_ended:
             stream.end(self._now())
         return stream
 
@@ -293,10 +300,11 @@ class _Known:
     def __init__(self, record: StreamRecord | None, old: EventStream | None, stored: Sequence[StreamEvent]) -> None:
         if old is not None and (old.is_fenced or (record is not None and record.last_position > old.log.position)):
             old = None  # somebody else had it since
-        self._old = old
+        self.old = old
         self._stored = stored
         self.is_any = record is not None or old is not None
-        self.fence = 1 if record is None else record.fence
+        # Of two claims here at once, the one that reached the store last may return first.
+        self.fence = max(1 if record is None else record.fence, 1 if old is None else old.ownership.fence)
         if old is not None:
             self.position, self.resume, self.is_ended = old.log.position, old.resume, old.is_ended
             self.request_id, self.sent_id = old.request_id, old.sent_id
@@ -308,8 +316,8 @@ class _Known:
             self.request_id = self.sent_id = None
 
     def events_after(self, position: int) -> Sequence[StreamEvent]:
-        if self._old is not None:
-            return self._old.log.events_after(position)
+        if self.old is not None:
+            return self.old.log.events_after(position)
         return [event for event in self._stored if event.position <= self.position]
 
 
