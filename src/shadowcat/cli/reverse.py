@@ -14,8 +14,16 @@ import trio
 
 from ..auth import OriginConfig
 from ..errors import ConfigError
-from ..proxy import EndpointConfig, ReverseProxyConfig, serve_reverse_proxy
-from ..session import RedisConfig, SessionConfig, SqliteConfig, StorageBackend, StorageConfig
+from ..proxy import EndpointConfig, RecoveryConfig, ReverseProxyConfig, serve_reverse_proxy
+from ..session import (
+    LogLimits,
+    RedisConfig,
+    SessionConfig,
+    SqliteConfig,
+    StorageBackend,
+    StorageConfig,
+    StreamConfig,
+)
 from ..transport.downstream import ListenerConfig, is_loopback, parse_bind
 from ..transport.upstream import HttpUpstreamConfig
 
@@ -50,6 +58,7 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--path", default="/mcp", help="where clients find the endpoint; default: %(default)s")
     _add_header_options(parser)
     _add_storage(parser)
+    _add_streams(parser)
     _add_limits(parser)
     parser.set_defaults(run=run)
     return parser
@@ -97,6 +106,20 @@ def _add_storage(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_streams(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("streams", "what is kept of event streams, for clients that come back")
+    add = partial(_add_number, group)
+    add("--replay-events", int, 1000, "newest events kept of a stream")
+    add("--replay-bytes", int, 1024 * 1024, "bytes of those")
+    add("--replay-age", float, 300.0, "seconds that they are kept")
+    add("--linger", float, 60.0, "seconds that the upstream is read for a client that has left")
+    group.add_argument(
+        "--no-session-recovery",
+        action="store_true",
+        help="pass on the 404 of an upstream that has lost a session, instead of opening another there",
+    )
+
+
 def build_storage(args: argparse.Namespace, environ: Mapping[str, str]) -> StorageConfig:
     """Return the store that *args* choose, and *environ* where they say nothing.
 
@@ -130,11 +153,7 @@ def _choice(environ: Mapping[str, str], name: str, choices: Sequence[str]) -> st
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("limits")
-
-    def add(name: str, kind: Callable[[str], object], default: object, text: str) -> None:
-        group.add_argument(name, type=kind, default=default, metavar="N", help=f"{text}; default: %(default)s")
-
+    add = partial(_add_number, parser.add_argument_group("limits"))
     add("--max-body-size", int, 4 * 1024 * 1024, "bytes of a request body")
     add("--max-sessions", int, 10_000, "sessions open at once")
     add("--session-max-age", float, math.inf, "seconds after which a session ends though it is used")
@@ -143,6 +162,12 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     add("--connect-timeout", float, 5.0, "seconds to connect to the upstream")
     add("--answer-timeout", float, 300.0, "seconds until the upstream begins to answer a call")
     add("--shutdown-timeout", float, 10.0, "seconds that calls have to finish at shutdown")
+
+
+def _add_number(
+    group: argparse._ArgumentGroup, name: str, kind: Callable[[str], object], default: object, text: str
+) -> None:
+    group.add_argument(name, type=kind, default=default, metavar="N", help=f"{text}; default: %(default)s")
 
 
 async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
@@ -184,14 +209,23 @@ def build_config(args: argparse.Namespace) -> ReverseProxyConfig:
                 forward_headers=args.forward_header,
             ),
             sessions=SessionConfig(
-                max_sessions=args.max_sessions, max_idle=args.session_idle_timeout, max_age=args.session_max_age
+                max_sessions=args.max_sessions,
+                max_idle=args.session_idle_timeout,
+                max_age=args.session_max_age,
+                streams=_build_streams(args),
             ),
+            recovery=RecoveryConfig(is_enabled=not args.no_session_recovery),
             storage=build_storage(args, os.environ),
             origin=OriginConfig(allowed_origins=args.allow_origin, allowed_hosts=args.allow_host),
             shutdown_timeout=args.shutdown_timeout,
         )
     except ValueError as error:
         raise ConfigError(f"{error}; see shadowcat reverse --help") from None
+
+
+def _build_streams(args: argparse.Namespace) -> StreamConfig:
+    limits = LogLimits(max_events=args.replay_events, max_bytes=args.replay_bytes, max_age=args.replay_age)
+    return StreamConfig(limits=limits, linger=args.linger)
 
 
 def _parse_header(text: str) -> tuple[str, str]:

@@ -3,6 +3,8 @@
 from .app import AppConfig as AppConfig
 from .app import ReverseProxyApp as ReverseProxyApp
 from .config import EndpointConfig as EndpointConfig
+from .pump import PumpConfig as PumpConfig
+from .recovery import RecoveryConfig as RecoveryConfig
 from .reverse import ReverseProxyConfig as ReverseProxyConfig
 from .reverse import ReverseProxyServer as ReverseProxyServer
 from .reverse import ReverseProxyServerBuilder as ReverseProxyServerBuilder
