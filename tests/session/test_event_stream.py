@@ -16,7 +16,6 @@ from shadowcat.session import (
     StreamKey,
     StreamKind,
 )
-from shadowcat.session import event_stream as module
 from shadowcat.session.event_stream import Ownership
 
 

@@ -195,12 +195,11 @@ class TestLimits:
     )
     def test_what_is_kept_is_counted(self, script, max_events, max_bytes):
         """Size, numbers and floor agree with the entries, and the limits hold but for the newest."""
-        log, position, now, sent = EventLog(LogLimits(max_events=max_events, max_bytes=max_bytes, max_age=9)), 0, 0.0, 0
-        for size, seconds, begins in script:
+        log, position, now = EventLog(LogLimits(max_events=max_events, max_bytes=max_bytes, max_age=9)), 0, 0.0
+        for sent, (size, seconds, begins) in enumerate(script, 1):
             now += seconds
             position += begins or position == 0
             log.append(LogEntry(event(position, b"x" * size, now), begins=begins))
-            sent += 1
             kept = log.read(log.first, 1000)
             assert log.size == sum(len(entry.event.block) for entry in kept)
             assert log.end == log.first + len(kept) == sent

@@ -257,6 +257,7 @@ class TestEventId:
                 scope.cancel()
         assert await store.get_last_event_id(session.id) == stream.last_event_id
         page = await store.read_events(session.id, stream.key.stream_id, 0)
+        assert page is not None
         assert [event.upstream_id for event in page.events] == ["last"]
 
     async def test_session_that_ended_meanwhile_stays_ended(self, autojump_clock):
