@@ -38,7 +38,7 @@ class OwnerLease:
             StoreError: It could not be.
         """
         now = trio.current_time()
-        if now - self._renewed_at >= self._timeout / _RENEWALS:
+        if now >= self._renewed_at + self._timeout / _RENEWALS:
             await self._store.renew_owner(self.owner, self._timeout)
             self._renewed_at = now
 
