@@ -92,6 +92,19 @@ class TestAnswer:
         await trio.sleep(1000)
         assert kit.upstream.hits == 2
 
+    async def test_server_that_forgets_to_end_the_stream_is_not_waited_for(self, autojump_clock, kit):
+        events, follower = await start_stream(kit)
+        await events.send(result(1), "a")
+        assert await follower.rest() == [result(1)]
+        assert trio.current_time() == pytest.approx(1)
+
+    async def test_client_is_told_when_the_server_wants_to_be_asked_again(self, autojump_clock, kit):
+        events, follower = await start_stream(kit)
+        await events.send_bytes(b"id: 1\nretry: 7000\ndata:\n\n")
+        event = await follower.response.next_event()
+        assert (event.retry, event.data) == (7000, b"")
+        assert event.id.decode() != follower.cursor
+
     async def test_answer_is_known_by_value_not_by_spelling(self, autojump_clock, kit):
         call, response = await start_post(kit, b'{"jsonrpc":"2.0","id":"\\u0061","method":"x"}')
         events = call.open_events()

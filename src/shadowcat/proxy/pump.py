@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 
 import attrs
 import trio
@@ -54,6 +55,9 @@ from .recovery import SessionUpstream, session_headers
 from .restore import IdRestorer
 
 log = logging.getLogger(__name__)
+
+_AFTERMATH = 1.0
+"""Seconds that a server has to end a stream by itself after the answer."""
 
 _RETRIED = frozenset({408, 409, 425, 429})
 
@@ -162,10 +166,13 @@ class StreamPump:
         framer = SSEFramer(self._room.config.max_block)
         self._is_cut = False
         try:
-            async for chunk in answer.body:
-                for block in framer.feed(chunk):
-                    self._take(block)
-                await self._stream.wait_room()
+            with trio.CancelScope() as scope:
+                async for chunk in answer.body:
+                    for block in framer.feed(chunk):
+                        self._take(block)
+                    await self._stream.wait_room()
+                    if self._stream.is_answered and scope.deadline == math.inf:
+                        scope.deadline = trio.current_time() + _AFTERMATH
         except (UpstreamError, ProtocolError) as error:
             log.info("an event stream was cut: %s", error)
             self._is_cut = True
@@ -196,6 +203,7 @@ class StreamPump:
             return False  # a comment
         self._backoff.progress()
         if event.retry is not None:
+            self._stream.retry = event.retry
             self._retry = min(event.retry / 1000, self._room.config.backoff.cap)
         upstream_id = read_upstream_id(event.id)
         if upstream_id is not None and not self._stream.tracker.record(upstream_id):

@@ -91,7 +91,7 @@ class StreamRelay:
             with reader.scope:
                 body = await self._opened()
                 if primes:
-                    await body.write(_priming(stream.cursor(None)))
+                    await body.write(_priming(stream))
                 await self._copy_all(stream, reader, body)
                 if not stream.is_lost:
                     stream.is_delivered = True
@@ -110,7 +110,7 @@ class StreamRelay:
             elif primed is not stream.resume and self._primes and stream.log.position == 0:
                 # Only now is it known what the upstream can be asked to go on from.
                 primed = stream.resume
-                data = _priming(stream.cursor(None))
+                data = _priming(stream)
             elif not (data := await self._wait(reader)):
                 continue
             await body.write(data)
@@ -190,8 +190,8 @@ def _encode(entry: LogEntry, cursor: Cursor) -> bytes:
     return begin + entry.event.block + (b"\n\n" if entry.ends else b"")
 
 
-def _priming(cursor: Cursor) -> bytes:
-    return b"id: " + cursor.encode() + b"\ndata: \n\n"
+def _priming(stream: EventStream) -> bytes:
+    return encode_event(SSEEvent(b"", id=stream.cursor(None).encode(), retry=stream.retry))
 
 
 def _cursor_of(before: Cursor, entry: LogEntry) -> Cursor:

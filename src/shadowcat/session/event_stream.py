@@ -121,6 +121,8 @@ class EventStream:
         """Which upstream session of the session is read."""
         self.request_id = request_id
         self.sent_id = sent_id
+        self.retry: int | None = None
+        """Milliseconds after which the upstream wants to be asked again, if it said so."""
         self.is_answered = False
         self.is_cancelled = False
         """Whether the client no longer wants the answer, which may then never come."""
