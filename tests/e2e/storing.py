@@ -18,6 +18,7 @@ from shadowcat.session import (
     SqliteConfig,
     open_redis_store,
     open_sqlite_store,
+    parse_cursor,
 )
 from tests.e2e.child import PATIENCE, Child, proxy_command
 from tests.e2e.rawhttp import RawConnection, RawMessage, open_raw
@@ -38,10 +39,11 @@ class Place:
     """Says the same as the options."""
     open: Callable[[], AbstractAsyncContextManager[SessionStore]]
 
-    async def event_ids(self, session_ids: Sequence[str]) -> list[str | None]:
-        """Return the last event id of each session, as stored now."""
+    async def positions(self, session_ids: Sequence[str]) -> list[int | None]:
+        """Return which event was the last in each session, as stored now."""
         async with self.open() as store:
-            return [await store.get_last_event_id(SessionId(session_id)) for session_id in session_ids]
+            stored = [await store.get_last_event_id(SessionId(session_id)) for session_id in session_ids]
+        return [None if event_id is None else position_in(event_id.encode()) for event_id in stored]
 
     async def upstream_ids(self) -> dict[str, str | None]:
         """Return the upstream's id of every session stored now, by ours."""
@@ -220,6 +222,11 @@ def is_served(answer: RawMessage | None, session: Opened) -> bool:
     return status(answer) == 200 and answer is not None and answer.json["result"] == {"by": session.upstream_id}
 
 
+def position_in(event_id: bytes) -> int:
+    """Return which event of its stream has this id of the proxy's."""
+    return parse_cursor(event_id).position
+
+
 @attrs.define
 class Seen:
     """The events of one stream that have reached its client, and when."""
@@ -242,8 +249,8 @@ class Seen:
                     received += data
                     *events, received = received.split(b"\n\n")
                     for event in events:
-                        for number in re.findall(rb"id: (\d+)\n", event):
-                            self.times[int(number)] = trio.current_time()
+                        if (event_id := re.search(rb"id: (\S+)\ndata: \{", event)) is not None:
+                            self.times[position_in(event_id[1])] = trio.current_time()
 
 
 async def until(condition: Callable[[], bool], seconds: float) -> None:

@@ -180,11 +180,11 @@ async def test_killed_proxy_has_stored_event_ids_but_for_the_last_moment(place: 
             seen = await watch_streams(place, await url_of(proxy), streams)
             killed_at = trio.current_time()
             proxy.kill()
-        stored = await place.event_ids(list(seen))
+        stored = await place.positions(list(seen))
     behind = []
-    for event_id, stream in zip(stored, seen.values(), strict=True):
-        assert event_id is not None
-        missing = [when for number, when in stream.times.items() if number > int(event_id)]
+    for position, stream in zip(stored, seen.values(), strict=True):
+        assert position is not None
+        missing = [when for number, when in stream.times.items() if number > position]
         behind.append(killed_at - min(missing, default=killed_at))
     print(f"seconds of event ids missing: {sorted(round(seconds, 3) for seconds in behind)}")
     # The tenth itself is held on the mock clock, in tests/session/test_persistence.py;
@@ -200,8 +200,8 @@ async def test_stopped_proxy_has_stored_every_event_id(place: Place, nursery):
             seen = await watch_streams(place, await url_of(proxy), streams)
             proxy.terminate()
         assert await trio.to_thread.run_sync(proxy.wait, PATIENCE) == 0, proxy.output
-        stored = await place.event_ids(list(seen))
-    behind = [stream.last - int(event_id or -1) for event_id, stream in zip(stored, seen.values(), strict=True)]
+        stored = await place.positions(list(seen))
+    behind = [stream.last - (position or -1) for position, stream in zip(stored, seen.values(), strict=True)]
     assert max(behind) <= 0
     nursery.cancel_scope.cancel()
 
