@@ -28,12 +28,12 @@ from shadowcat.session import Session, SessionId
 from shadowcat.session.store import Activity
 from shadowcat.session.stores.redis import RedisConfig, RedisStore, open_redis_store
 from shadowcat.session.stores.redis_scripts import MARGIN
+from shadowcat.testing.store_contract.client import LIMITS, OWNER, A, S, append_of, event_at
 from shadowcat.testing.stores import check_session_store
 from tests.session.stores.redis_server import free_port, running_redis
 
 pytestmark = pytest.mark.slow
 
-A = SessionId("a")
 _numbers = itertools.count()
 
 
@@ -90,6 +90,11 @@ CALLS: dict[str, Callable[[RedisStore], Awaitable[object]]] = {
     "update_sessions_batch": lambda s: s.update_sessions_batch([Session(id=A)]),
     "store_event_ids_batch": lambda s: s.store_event_ids_batch([(A, "1")]),
     "modify": lambda s: s.modify(A, lambda session: session),
+    "append_events": lambda s: s.append_events([append_of([event_at(1)])], LIMITS),
+    "read_events": lambda s: s.read_events(A, S, 0),
+    "claim_stream": lambda s: s.claim_stream(A, S, OWNER),
+    "renew_owner": lambda s: s.renew_owner(OWNER, 60.0),
+    "expire_streams": lambda s: s.expire_streams(1.0),
 }
 
 
