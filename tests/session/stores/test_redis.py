@@ -299,10 +299,10 @@ async def test_a_broken_frame_is_said(store, redis, config):
 
 
 async def test_no_update_is_lost(config):
-    """Two clients, 2,000 changes each: the sum is exact."""
+    """Two clients, 5,000 changes each: the sum is exact."""
 
     async def count_up(client):
-        for _ in range(2000):
+        for _ in range(5000):
             await client.modify(A, lambda s: attrs.evolve(s, metadata={"n": str(int(s.metadata["n"]) + 1)}))
 
     async with open_redis_store(config) as one, open_redis_store(config) as other:
@@ -313,7 +313,7 @@ async def test_no_update_is_lost(config):
                 nursery.start_soon(count_up, other)
         session = await other.get_session(A)
 
-    assert ("4000", 4000) == (session.metadata["n"], session.revision)
+    assert ("10000", 10_000) == (session.metadata["n"], session.revision)
 
 
 async def test_a_stale_update_is_refused(store):

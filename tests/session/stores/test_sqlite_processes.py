@@ -53,15 +53,15 @@ async def finish(process):
 
 @pytest.mark.parametrize("tasks", ["1", "8"])
 async def test_no_update_is_lost(store, path, tasks):
-    """Two processes that count up in one session 2,000 times each get to 4,000."""
+    """Two processes that count up in one session 5,000 times each get to 10,000."""
     await store.create_session(Session(id=SessionId("a"), metadata={"n": "0"}))
 
-    with peer(path, "modify", "a", "2000", tasks) as one, peer(path, "modify", "a", "2000", tasks) as another:
+    with peer(path, "modify", "a", "5000", tasks) as one, peer(path, "modify", "a", "5000", tasks) as another:
         await finish(one)
         await finish(another)
 
     counted = await store.get_session(SessionId("a"))
-    assert ("4000", 4000) == (counted.metadata["n"], counted.revision)
+    assert ("10000", 10_000) == (counted.metadata["n"], counted.revision)
 
 
 async def test_expiry_is_not_doubled(store, path):
