@@ -13,7 +13,7 @@ import trio
 from shadowcat.errors import StoreCorrupt
 from shadowcat.session import Activity, LogLimits, Session, SessionId, StreamId
 from shadowcat.session.stores.redis import RedisConfig, open_redis_store
-from shadowcat.session.stores.redis_scripts import MARGIN
+from shadowcat.session.stores.redis_scripts import CLAIM, MARGIN
 from shadowcat.testing.store_contract.client import (
     LIMITS,
     OTHER,
@@ -216,6 +216,23 @@ async def test_a_zombie_that_comes_back_while_its_stream_is_claimed(store, other
     assert [b"data: {}", b"data: {}", b"data: mine"] == [event.block for event in (await found(store)).events]
 
 
+async def test_an_owner_that_holds_on_again_while_its_stream_is_claimed(store, other, monkeypatch):
+    """It had let go; alive and with the stream in its hands again, it keeps it."""
+    await store.renew_owner(OWNER, 60.0)
+    await append(store, append_of([event_at(1)], is_released=True))
+    ask = other._ask
+
+    async def ask_late(*commands, again=False):
+        if commands[0][1] == CLAIM and not again:
+            await append(store, append_of([event_at(2)]))
+        return await ask(*commands, again=again)
+
+    monkeypatch.setattr(other._streams, "_ask", ask_late)
+    claimed = await other.claim_stream(A, S, OTHER)
+    assert claimed is not None
+    assert (OWNER, 1) == (claimed.owner, claimed.fence)
+
+
 @pytest.mark.parametrize("ttl", [60.0, 0.0])
 async def test_a_stream_that_is_claimed_by_two(store, other, monkeypatch, ttl):
     """Whoever comes second gets it only if the first is dead by then."""
@@ -235,6 +252,32 @@ async def test_a_stream_that_goes_while_it_is_claimed(store, other, monkeypatch)
     await append(store, append_of([event_at(1)]))
     between_the_steps(monkeypatch, other, lambda: store.delete_session(A))
     assert await other.claim_stream(A, S, OTHER) is None
+
+
+@pytest.mark.parametrize("end", [{"is_ended": True}, {"is_released": True}, {"last_position": 2}])
+async def test_waiting_ends_when_there_is_news(store, other, end):
+    """And not for what is appended to other streams."""
+    await store.renew_owner(OWNER, 60.0)
+    await append(store, append_of([event_at(1)]))
+    woken = trio.Event()
+
+    async def wait():
+        await other.wait_events(A, S, 1)
+        woken.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await append(store, append_of([event_at(7)], stream="t"))
+        await trio.sleep(0.15)
+        assert not woken.is_set()
+        await append(store, append_of(**({"last_position": 1} | end)))
+        with trio.fail_after(0.5):
+            await woken.wait()
+
+
+async def test_waiting_for_a_stream_that_is_gone_ends(store):
+    with trio.fail_after(0.5):
+        await store.wait_events(A, S, 1)
 
 
 async def test_an_owner_is_dead_when_its_time_is_over(store, redis, config):

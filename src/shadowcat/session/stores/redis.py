@@ -196,6 +196,9 @@ class RedisStore(SessionStore):
     async def expire_streams(self, before: float) -> int:
         return await self._streams.expire(before)
 
+    async def wait_events(self, session_id: SessionId, stream_id: StreamId, after: int) -> None:
+        await self._streams.wait(StreamKey(session_id, stream_id), after)
+
     async def get_sessions_batch(self, session_ids: Sequence[SessionId]) -> Sequence[Session]:
         await trio.lowlevel.checkpoint()
         stored = []

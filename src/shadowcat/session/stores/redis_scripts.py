@@ -220,13 +220,13 @@ return {{stored, redis.call('XRANGE', KEYS[2], ARGV[1], '+', 'COUNT', ARGV[2])}}
 CLAIM: Final = f"""
 local stored = redis.call('HMGET', KEYS[1], 'owner', 'fence', 'is_released')
 if not stored[1] then return false end
-if stored[1] ~= ARGV[1] or stored[2] ~= ARGV[2] then return 0 end
+if stored[1] ~= ARGV[1] or stored[2] ~= ARGV[2] or stored[3] ~= ARGV[3] then return 0 end
 redis.call('HINCRBY', KEYS[1], 'fence', 1)
-redis.call('HSET', KEYS[1], 'owner', ARGV[3], 'is_released', 0)
+redis.call('HSET', KEYS[1], 'owner', ARGV[4], 'is_released', 0)
 return redis.call('HMGET', KEYS[1], {_RECORD})
 """
-"""``KEYS`` is a stream's record.  The owner and fence that were found and the new owner in;
-nothing, 0 if they are others by now, or the record out."""
+"""``KEYS`` is a stream's record.  The owner, the fence and whether it is released, as they
+were found, and the new owner in; nothing, 0 if they are others by now, or the record out."""
 
 EXPIRE_STREAM: Final = f"""
 {_NUMBER}

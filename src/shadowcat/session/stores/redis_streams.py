@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import attrs
+import trio
 
 from ...errors import StoreCorrupt
 from ..model import SessionId
@@ -38,6 +39,10 @@ from .redis_scripts import APPEND, CLAIM, EXPIRE_STREAM, READ
 
 _BATCH = 500
 """Streams in one round trip."""
+
+_LOOKS = 20
+_LOOK_INTERVAL = 0.05
+"""Seconds between two looks at a stream that another proxy appends to."""
 
 
 class Ask(Protocol):
@@ -98,7 +103,7 @@ class StreamLog:
             stored = _record_of(key, fields)
             if is_released != b"1" and stored.owner != owner and await self._is_alive(stored.owner):
                 return stored
-            (answer,) = await self._ask((b"EVAL", CLAIM, 1, record, *fields[:2], owner))
+            (answer,) = await self._ask((b"EVAL", CLAIM, 1, record, *fields[:2], is_released, owner))
             if answer is None:
                 return None
             if answer != 0:
@@ -122,6 +127,16 @@ class StreamLog:
                 *(self._expire(member, before) for member in members), (b"ZREM", self._ended, *members)
             )
             dropped += sum(answers)
+
+    async def wait(self, key: StreamKey, after: int) -> None:
+        """Do what `SessionStore.wait_events` promises; that an owner has died is left to whoever reads next."""
+        _, record, _ = self._keys(key)
+        look: Command = (b"HMGET", record, b"last_position", b"is_ended", b"is_released")
+        for _ in range(_LOOKS):
+            await trio.sleep(_LOOK_INTERVAL)
+            ((last_position, *flags),) = await self._ask(look, again=True)
+            if last_position is None or int(last_position) > after or b"1" in flags:
+                return
 
     async def _is_alive(self, owner: OwnerId | None) -> bool:
         (count,) = await self._ask((b"EXISTS", self._owner_key(owner or OwnerId(""))), again=True)
