@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import urllib.request
@@ -28,6 +29,9 @@ from programs import Count, python, read_line, running
 
 CONNECTIONS = (1, 16)
 STREAMS = (1, 50)
+APPENDED = 50
+"""Streams in one call to a store: what a busy proxy has in a tenth of a second."""
+
 REPEATS = 3
 
 BARE = "hypercorn, echo"
@@ -58,8 +62,8 @@ def open_session(url: str) -> str:
         return str(response.headers["mcp-session-id"])
 
 
-def start_items(stack: ExitStack) -> tuple[list[Item], list[Item]]:
-    """Start everything, and return what is to be measured: calls, and events."""
+def start_items(stack: ExitStack) -> tuple[list[Item], list[Item], list[Item]]:
+    """Start everything, and return what is to be measured: calls, events, and events in stores."""
 
     def start(command: list[str]) -> tuple[int, str]:
         process = stack.enter_context(running(command))
@@ -104,7 +108,19 @@ def start_items(stack: ExitStack) -> tuple[list[Item], list[Item]]:
         for name, (pid, url) in relays
         for count in STREAMS
     ]
-    return calls, events
+    places = {"memory": [], "SQLite": [f"{folder}/streams.db"]} | ({"Redis": [redis_url]} if redis_url else {})
+    appends = [
+        Item(name, APPENDED, partial(programs.append_events, start_appending(stack, name, place)))
+        for name, place in places.items()
+    ]
+    return calls, events, appends
+
+
+def start_appending(stack: ExitStack, name: str, place: list[str]) -> subprocess.Popen[str]:
+    """Start what appends to a store."""
+    process = stack.enter_context(running(python("stores", str(APPENDED), name.lower(), *place)))
+    read_line(process)
+    return process
 
 
 def measure(items: list[Item], seconds: float) -> dict[tuple[str, int], Result]:
@@ -124,7 +140,9 @@ def measure(items: list[Item], seconds: float) -> dict[tuple[str, int], Result]:
     }
 
 
-def print_table(results: dict[tuple[str, int], Result], calls: list[Item], events: list[Item]) -> None:
+def print_table(
+    results: dict[tuple[str, int], Result], calls: list[Item], events: list[Item], appends: list[Item]
+) -> None:
     """Print rows, with each as a multiple of the bare echo."""
     print("| Call | connections | CPU µs per call | × bare echo | calls/s |")
     print("|---|--:|--:|--:|--:|")
@@ -135,6 +153,11 @@ def print_table(results: dict[tuple[str, int], Result], calls: list[Item], event
     print("|---|--:|--:|--:|--:|")
     for item in events:
         _print_row(item, results, results[BARE, CONNECTIONS[0] if item.concurrency == 1 else CONNECTIONS[-1]])
+    print()
+    print("| Event appended to the store | streams | CPU µs per event | × bare echo | events/s |")
+    print("|---|--:|--:|--:|--:|")
+    for item in appends:
+        _print_row(item, results, results[BARE, CONNECTIONS[-1]])
 
 
 def _print_row(item: Item, results: dict[tuple[str, int], Result], bare: Result) -> None:
@@ -152,12 +175,12 @@ def main() -> int:
         sys.exit("scripts/bench: processor time is read from /proc, as Linux has it")
     try:
         with ExitStack() as stack:
-            calls, events = start_items(stack)
-            results = measure(list(chain(calls, events)), 0.25 if args.quick else 1.6)
+            calls, events, appends = start_items(stack)
+            results = measure(list(chain(calls, events, appends)), 0.25 if args.quick else 1.6)
     except programs.Failed as error:
         sys.exit(f"scripts/bench: {error}")
     print(f"{os.cpu_count()} CPUs, Python {platform.python_version()}; medians of {REPEATS}\n")
-    print_table(results, calls, events)
+    print_table(results, calls, events, appends)
     if not programs.find_nginx():
         print("\nnginx is not installed: its rows are left out")
     if not shutil.which("redis-server"):

@@ -166,3 +166,13 @@ def relay_events(
     cpu = cpu_seconds(pid) - before
     read_line(upstream)
     return Count(found["events"], found["seconds"], cpu)
+
+
+def append_events(process: subprocess.Popen[str], seconds: float) -> Count:
+    """Have a program append events to its store for *seconds*."""
+    assert process.stdin
+    before = cpu_seconds(process.pid)
+    process.stdin.write(f"{seconds}\n")
+    process.stdin.flush()
+    found = json.loads(read_line(process))
+    return Count(found["events"], found["seconds"], cpu_seconds(process.pid) - before)

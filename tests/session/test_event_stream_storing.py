@@ -198,10 +198,11 @@ class TestMarks:
         """... also if the store takes its time, or does not take it."""
         marks = []
         stream = stream_of(mark=marks.append)
-        stream.take_append(1.0)
-        stream.end(1.0)
-        assert len(marks) == 2
-        assert stream.take_append(1.0).is_ended
+        for change in (lambda: stream.note_upstream_id("1"), lambda: stream.end(1.0), lambda: stream.park(1.0)):
+            stream.take_append(1.0)
+            change()
+            assert marks.pop() is stream
+        assert marks == [stream]
 
 
 class TestRefusal:

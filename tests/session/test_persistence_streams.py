@@ -4,10 +4,11 @@ import pytest
 import trio
 
 from shadowcat.errors import StoreUnavailable
-from shadowcat.session import InMemoryStore, PersistenceConfig, StreamKind
+from shadowcat.session import InMemoryStore, PersistenceConfig, PersistenceWorker, StreamKind
 
 from .managing import create, open_manager
 from .streaming import publish
+from .test_event_stream import stream_of
 
 MANY = 40
 
@@ -69,12 +70,13 @@ class TestBatches:
             assert written == list(range(1, 101))
             assert 20 < len(store.appends) < 40
 
-    async def test_owner_is_alive_before_its_streams_are_there(self, autojump_clock, store):
-        """Else another would take them at once."""
-        async with open_manager(store) as manager:
-            manager.streams.begin(await create(manager), StreamKind.LISTENING)
-            await trio.sleep(0.2)
-        assert store.calls[:2] == ["renew", "append"]
+    async def test_owner_is_alive_before_its_streams_are_there(self, autojump_clock, nursery, store):
+        """Else another would take them at once; not asked of anybody else."""
+        worker = PersistenceWorker(store, PersistenceConfig())
+        nursery.start_soon(worker.run)
+        worker.mark_stream(stream_of())
+        await trio.sleep(0.2)
+        assert store.calls == ["renew", "append"]
 
     async def test_much_that_is_left_at_the_end_is_stored_all_the_same(self, autojump_clock, store):
         """It takes several pieces, and an orderly stop waits for them."""

@@ -12,6 +12,7 @@ from shadowcat.session import (
     StreamConfig,
     StreamId,
     StreamKind,
+    new_owner_id,
     parse_cursor,
 )
 
@@ -225,6 +226,15 @@ class TestTakingOver:
             await trio.sleep(0.2)
             assert not stream.is_fenced
             assert len((await other.store.read_events(session.id, stream.key.stream_id, 0)).events) == 2
+
+    async def test_new_owner_is_alive_at_once(self, autojump_clock):
+        """Of two proxies that come for the same stream, the second waits for the first."""
+        async with open_two() as (dead, alive, session):
+            stream = dead.streams.begin(session, StreamKind.ANSWER)
+            await crash(dead)
+            taken = await alive.streams.claim(session, Cursor(stream.key.stream_id, 0, None))
+            record = await alive.store.claim_stream(session.id, stream.key.stream_id, new_owner_id())
+            assert record.owner == taken.ownership.owner
 
     async def test_zombie_is_refused_and_told(self, autojump_clock):
         """It only seemed dead: its stream and its client here are given up."""

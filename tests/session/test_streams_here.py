@@ -7,7 +7,7 @@ from shadowcat.errors import EventsLost
 from shadowcat.session import Cursor, InMemoryStore, LogLimits, ResumePoint, StreamConfig, StreamKind
 
 from .managing import create, open_manager
-from .streaming import blocks, copy, finish, open_two, park, publish
+from .streaming import blocks, copy, crash, finish, open_two, park, publish
 
 
 class ForgetfulStore(InMemoryStore):
@@ -25,12 +25,13 @@ class ForgetfulStore(InMemoryStore):
 class SlowStore(InMemoryStore):
     """Claims happen at once, and the answer takes a while: less each time."""
 
-    delays = (2, 1)
+    def __init__(self):
+        super().__init__()
+        self.delays = [2, 1]
 
     async def claim_stream(self, session_id, stream_id, owner):
         record = await super().claim_stream(session_id, stream_id, owner)
-        delay, *self.delays = self.delays or (0,)
-        await trio.sleep(delay)
+        await trio.sleep(self.delays.pop(0) if self.delays else 0)
         return record
 
 
@@ -69,6 +70,21 @@ class TestClaimedAgain:
             again = await one.streams.claim(session, cursor)
             assert blocks(copy(again, after=1)) == [b"data: 2", b"data: 3"]
             assert again.ownership.fence > taken.ownership.fence
+
+    async def test_what_was_refused_is_not_remembered(self, autojump_clock):
+        """Nobody but the owner says what a stream is."""
+        async with open_two() as (zombie, other, session):
+            stream = zombie.streams.begin(session, StreamKind.ANSWER)
+            publish(zombie, stream, "1")
+            await crash(zombie)
+            cursor = Cursor(stream.key.stream_id, 1, None)
+            taken = await other.streams.claim(session, cursor)
+            publish(zombie, stream, "x")
+            await trio.sleep(0.2)
+            park(other, taken)
+            await trio.sleep(0.2)
+            again = await zombie.streams.claim(session, cursor)
+            assert (copy(again), again.log.position) == ([], 1)
 
     async def test_client_that_asks_for_what_is_gone_harms_no_other(self, autojump_clock):
         """It is told; the stream that could not be replaced goes on, here and in the store."""

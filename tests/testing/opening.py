@@ -45,4 +45,5 @@ def _waiting(method):
 
 
 for _name in InMemoryStore.__abstractmethods__ | {n for n in vars(InMemoryStore) if n[0] != "_"}:
-    setattr(WaitingStore, _name, _waiting(getattr(InMemoryStore, _name)))
+    if callable(getattr(InMemoryStore, _name)):
+        setattr(WaitingStore, _name, _waiting(getattr(InMemoryStore, _name)))

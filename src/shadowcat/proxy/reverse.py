@@ -14,7 +14,15 @@ import trio
 
 from ..auth import OriginConfig, OriginPolicy
 from ..errors import ConfigError
-from ..session import FailoverStore, SessionConfig, SessionStore, StorageConfig, StorageFactory, open_session_manager
+from ..session import (
+    FailoverStatistics,
+    FailoverStore,
+    SessionConfig,
+    SessionStore,
+    StorageConfig,
+    StorageFactory,
+    open_session_manager,
+)
 from ..transport import Upstream
 from ..transport.downstream import ListenerConfig, bind_socket, parse_bind, serve_asgi, start_listening
 from ..transport.upstream import HttpUpstream, HttpUpstreamConfig
@@ -88,7 +96,7 @@ async def open_reverse_proxy_app(
         legacy = LegacyEndpoint(config.endpoint, room, drain)
         endpoint = McpEndpoint(config.endpoint, upstream, legacy, drain)
         sessions.on_expired = legacy.end_upstream
-        routes = build_routes(config.path, endpoint, drain, partial(_is_degraded, store))
+        routes = build_routes(config.path, endpoint, drain, partial(_fallback, store))
         host, _ = parse_bind(config.listener.bind)
         yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain)
 
@@ -102,8 +110,9 @@ async def _open_store(config: StorageConfig, injected: SessionStore | None) -> A
         yield own
 
 
-def _is_degraded(store: SessionStore) -> bool:
-    return isinstance(store, FailoverStore) and store.is_degraded
+def _fallback(store: SessionStore) -> FailoverStatistics | None:
+    """Return how the fallback of *store* is doing, if it is in use."""
+    return store.statistics() if isinstance(store, FailoverStore) and store.is_degraded else None
 
 
 @asynccontextmanager

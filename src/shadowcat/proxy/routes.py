@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 
 import attrs
 
 from ..errors import MethodNotAllowed, PathNotFound
+from ..session import FailoverStatistics
 from ..transport import Exchange
 from .drain import Drain
 from .endpoint import McpEndpoint
@@ -59,9 +61,19 @@ class Routes:
 
 
 def build_routes(
-    mcp_path: str, endpoint: McpEndpoint, drain: Drain, is_degraded: Callable[[], bool] = lambda: False
+    mcp_path: str,
+    endpoint: McpEndpoint,
+    drain: Drain,
+    fallback: Callable[[], FailoverStatistics | None] = lambda: None,
 ) -> Routes:
-    """Return the table: the MCP endpoint, and what a supervisor asks."""
+    """Return the table: the MCP endpoint, and what a supervisor asks.
+
+    Args:
+        mcp_path: Where *endpoint* is.
+        endpoint: What clients talk to.
+        drain: Tells whether the proxy is shutting down.
+        fallback: Returns how the fallback of the session store is doing; None while it is not in use.
+    """
 
     async def health(exchange: Exchange) -> None:
         await exchange.respond(200, _JSON, b'{"status":"ok"}')
@@ -69,8 +81,8 @@ def build_routes(
     async def ready(exchange: Exchange) -> None:
         if drain.is_draining:
             await exchange.respond(503, _JSON, b'{"status":"draining"}')
-        elif is_degraded():
-            await exchange.respond(200, _JSON, b'{"status":"degraded"}')
+        elif (statistics := fallback()) is not None:
+            await exchange.respond(200, _JSON, _degraded(statistics))
         else:
             await exchange.respond(200, _JSON, b'{"status":"ready"}')
 
@@ -86,3 +98,8 @@ def build_routes(
 
 
 _JSON = ((b"content-type", b"application/json"),)
+
+
+def _degraded(statistics: FailoverStatistics) -> bytes:
+    counts = {name: getattr(statistics, name) for name in ("fallbacks", "failures", "pending", "conflicts")}
+    return json.dumps({"status": "degraded", "store": counts}, separators=(",", ":")).encode()

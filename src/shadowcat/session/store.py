@@ -160,9 +160,10 @@ class SessionStore(ABC):
 
         The first append makes the stream.  One is refused if its session is gone, or if
         the stream has another owner or fence by now.  Atomic for each; made again, it
-        changes nothing: events at or below the newest position are passed over.  What is
-        beyond *limits* is dropped, the oldest first; ages count from the newest
-        ``recorded_at``.  A store may be late in dropping, but not without bound.
+        changes nothing: events at or below the newest position are passed over, and so is
+        an append that is behind it altogether.  What is beyond *limits* is dropped, the
+        oldest first; ages count from the newest ``recorded_at``.  A store may be late in
+        dropping, but not without bound.
         """
         return ()
 

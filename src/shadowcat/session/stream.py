@@ -114,10 +114,19 @@ class StreamAppend:
     is_released: bool = False
     """Whether the stream may be claimed by others from now on."""
 
+    @property
+    def newest_position(self) -> int:
+        """`last_position`, or that of the newest event here if that is larger."""
+        return max(self.last_position, self.events[-1].position) if self.events else self.last_position
+
 
 @attrs.frozen(kw_only=True)
 class StreamRecord:
-    """What is kept of a stream beside its events; as in the newest `StreamAppend`."""
+    """What is kept of a stream beside its events; as in the newest `StreamAppend`.
+
+    The newest is the last to arrive whose `StreamAppend.newest_position` is not
+    behind; and what has ended stays so.
+    """
 
     key: StreamKey
     owner: OwnerId | None

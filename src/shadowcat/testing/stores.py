@@ -9,7 +9,7 @@ import trio
 
 from ..errors import ShadowcatError
 from ..session import SessionId, SessionStore
-from .store_contract import cancellation, frames, times
+from .store_contract import cancellation, claims, frames, streams, times
 from .store_contract import sessions as sessions_
 from .store_contract.client import Clients, delete_all, session_called
 
@@ -26,6 +26,8 @@ OpenStore = Callable[[], AbstractAsyncContextManager[SessionStore]]
 async def check_session_store(open_store: OpenStore, *, sessions: int = 1000, is_shared: bool = True) -> None:
     """Check that a store keeps every promise that `SessionStore` makes.
 
+    What it promises of event streams is checked if it has ``keeps_streams``.
+
     The store must be empty, and nobody else may use it.  Run it under
     `trio.fail_after`: a store that hangs makes the check hang.  If cancelled,
     sessions may be left in the store.
@@ -41,7 +43,8 @@ async def check_session_store(open_store: OpenStore, *, sessions: int = 1000, is
     async with open_store() as store:
         found = await store.count_sessions()
         assert found == 0, f"the store to check must be empty, and has {found} sessions: is it one in use?"
-    for promise in _PROMISES:
+        promises = (*_PROMISES, *streams.PROMISES, *claims.PROMISES) if store.keeps_streams else _PROMISES
+    for promise in promises:
         await _kept(promise.__doc__, _check, promise, open_store, sessions, is_shared)
     await _kept(_closing_is_repeatable.__doc__, _closing_is_repeatable, open_store)
     if is_shared:

@@ -36,5 +36,5 @@ def _flaky(method):
 
 
 for _name, _method in list(vars(InMemoryStore).items()):
-    if not _name.startswith("_"):
+    if not _name.startswith("_") and callable(_method):
         setattr(FlakyStore, _name, _flaky(_method))

@@ -11,6 +11,7 @@ import trio
 from shadowcat.errors import SessionNotFound
 from shadowcat.session import Session, SessionId
 from shadowcat.session.stores.sqlite import SqliteConfig, SqliteStore, open_sqlite_store
+from shadowcat.testing.store_contract.client import LIMITS, append_of, event_at
 
 
 def increment(session: Session) -> Session:
@@ -51,6 +52,15 @@ async def write(store: SqliteStore) -> None:
             nursery.start_soon(create, task)
 
 
+async def append(store: SqliteStore, session_id: str) -> None:
+    """Append to ten streams until killed; say each position that is acknowledged of all."""
+    names = [f"s{number}" for number in range(10)]
+    for position in range(1, 1_000_000):
+        event = event_at(position, b"%d" % position)
+        await store.append_events([append_of([event], session=session_id, stream=name) for name in names], LIMITS)
+        print(position, flush=True)
+
+
 async def watch(store: SqliteStore, session_id: str) -> None:
     """Answer each line with whether the session is there."""
     print("ready", flush=True)
@@ -65,6 +75,7 @@ COMMANDS: dict[str, Callable[..., Awaitable[None]]] = {
     "modify": modify,
     "expire": expire,
     "write": write,
+    "append": append,
     "watch": watch,
 }
 

@@ -8,8 +8,8 @@ import trio
 
 from shadowcat.envelope import Direction, MessageEnvelope
 from shadowcat.errors import SessionConflict, SessionExists, SessionNotFound, StoreUnavailable
-from shadowcat.session import Activity, InMemoryStore, Session, SessionId
-from shadowcat.session.stores.failover import FailoverConfig, open_failover_store
+from shadowcat.session import Activity, FailoverConfig, InMemoryStore, Session, SessionId
+from shadowcat.session.stores.failover import open_failover_store
 from shadowcat.testing import check_session_store
 
 from .flaky import FlakyStore

@@ -19,6 +19,7 @@ from shadowcat.session import Session, SessionId, TransportType, UpstreamSession
 from shadowcat.session.model import SessionState
 from shadowcat.session.store import Activity
 from shadowcat.session.stores.sqlite import SqliteConfig, open_sqlite_store
+from shadowcat.testing import check_session_store
 
 GONE = SessionId("gone")
 
@@ -72,6 +73,12 @@ FULL = Session(
     revision=7,
     unknown={"from_the_future": [1, {"x": None}]},
 )
+
+
+async def test_it_keeps_the_contract(path):
+    """The check that every store passes, with two stores on one file."""
+    with trio.fail_after(60):
+        await check_session_store(lambda: open_sqlite_store(SqliteConfig(path=path)))
 
 
 class TestSessions:

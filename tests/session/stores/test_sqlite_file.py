@@ -14,6 +14,8 @@ import pytest
 from shadowcat.errors import ConfigError, StoreCorrupt, StoreUnavailable
 from shadowcat.session.stores import sqlite_file
 from shadowcat.session.stores.sqlite_file import APPLICATION_ID, MIGRATIONS, explain, open_connections
+from shadowcat.session.stores.sqlite_streams import append
+from shadowcat.testing.store_contract.client import LIMITS, append_of, event_at
 
 NOBODY = 65534
 
@@ -226,6 +228,36 @@ def test_older_file_is_brought_up_to_date(path, monkeypatch):
     with closing(open_connections(path, 1.0)) as connections:
         assert [(b"a", None)] == connections.near.execute("SELECT id, more FROM sessions").fetchall()
         assert (len(MIGRATIONS) + 1,) == connections.near.execute("PRAGMA user_version").fetchone()
+
+
+def test_file_of_the_first_version(path):
+    """Made before there were event streams: it keeps its sessions and frames, and takes streams."""
+    execute(
+        path,
+        "PRAGMA journal_mode = WAL",
+        """CREATE TABLE sessions (id TEXT PRIMARY KEY, data TEXT NOT NULL, revision INTEGER NOT NULL,
+            last_activity REAL NOT NULL, expires_at REAL NOT NULL, last_event_id TEXT)""",
+        "CREATE INDEX sessions_by_expiry ON sessions (expires_at)",
+        """CREATE TABLE frames (session_id TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, seq INTEGER NOT NULL,
+            direction TEXT NOT NULL, message BLOB NOT NULL, recorded_at REAL NOT NULL, UNIQUE (session_id, seq))""",
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        "PRAGMA user_version = 1",
+        "INSERT INTO sessions VALUES ('a', '{}', 0, 0, 9e999, 'last')",
+        "INSERT INTO frames VALUES ('a', 1, 'to_client', x'7b7d', 0)",
+    )
+
+    with (
+        closing(open_connections(path, 1.0)) as upgraded,
+        closing(open_connections(path.with_name("new.db"), 1.0)) as new,
+    ):
+        schema = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY name"
+        assert new.near.execute(schema).fetchall() == upgraded.near.execute(schema).fetchall()
+        assert (2,) == upgraded.near.execute("PRAGMA user_version").fetchone()
+        assert [(b"last",)] == upgraded.near.execute("SELECT last_event_id FROM sessions").fetchall()
+        assert [(b"{}",)] == upgraded.near.execute("SELECT message FROM frames").fetchall()
+        assert [] == append(upgraded.writing, [append_of([event_at(1)])], LIMITS)
+        upgraded.writing.execute("DELETE FROM sessions")
+        assert [(0,)] == upgraded.near.execute("SELECT count(*) FROM events").fetchall()
 
 
 def test_failed_migration_changes_nothing(path, monkeypatch):

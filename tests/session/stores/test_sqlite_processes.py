@@ -11,8 +11,9 @@ import attrs
 import pytest
 import trio
 
-from shadowcat.session import Session, SessionId
+from shadowcat.session import Session, SessionId, StreamId
 from shadowcat.session.stores.sqlite import SqliteConfig, open_sqlite_store
+from shadowcat.testing.store_contract.client import LIMITS, OTHER, A, append, append_of, event_at, found
 
 pytestmark = pytest.mark.slow
 
@@ -53,15 +54,15 @@ async def finish(process):
 
 @pytest.mark.parametrize("tasks", ["1", "8"])
 async def test_no_update_is_lost(store, path, tasks):
-    """Two processes that count up in one session 2,000 times each get to 4,000."""
+    """Two processes that count up in one session 5,000 times each get to 10,000."""
     await store.create_session(Session(id=SessionId("a"), metadata={"n": "0"}))
 
-    with peer(path, "modify", "a", "2000", tasks) as one, peer(path, "modify", "a", "2000", tasks) as another:
+    with peer(path, "modify", "a", "5000", tasks) as one, peer(path, "modify", "a", "5000", tasks) as another:
         await finish(one)
         await finish(another)
 
     counted = await store.get_session(SessionId("a"))
-    assert ("4000", 4000) == (counted.metadata["n"], counted.revision)
+    assert ("10000", 10_000) == (counted.metadata["n"], counted.revision)
 
 
 async def test_expiry_is_not_doubled(store, path):
@@ -118,6 +119,32 @@ async def test_killed_process_loses_nothing_it_promised(path, acknowledged):
             assert set(promised) <= {session.id for session in expired}
     with closing(sqlite3.connect(path)) as connection:
         assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
+
+
+async def test_streams_of_a_killed_process_go_on(store, path):
+    """Another claims them and has every event that was acknowledged, and none that belongs to another stream."""
+    await store.create_session(Session(id=A))
+    with peer(path, "append", A) as process:
+        acknowledged = [await trio.to_thread.run_sync(process.stdout.readline) for _ in range(300)]
+        process.kill()
+        rest = await trio.to_thread.run_sync(process.stdout.read)
+    promised = int((acknowledged[-1] + rest).rpartition("\n")[0].split()[-1])
+
+    ends = set()
+    for number in range(10):
+        stream_id = StreamId(f"s{number}")
+        claimed = await store.claim_stream(A, stream_id, OTHER)
+        assert claimed is not None
+        assert OTHER == claimed.owner
+        kept = await found(store, stream_id)
+        last = claimed.last_position
+        expected = [(n, b"%d" % n) for n in range(max(1, last - LIMITS.max_events + 1), last + 1)]
+        assert expected == [(event.position, event.block) for event in kept.events]
+        ends.add(last)
+        mine = append_of([event_at(last + 1)], stream=stream_id, owner=OTHER, fence=claimed.fence)
+        await append(store, mine)
+    assert 1 == len(ends)
+    assert promised <= min(ends) <= promised + 1
 
 
 async def test_killed_process_does_not_stop_the_others(store, path):

@@ -5,7 +5,19 @@ import trio
 
 from shadowcat.errors import SessionConflict, SessionNotFound, StoreUnavailable
 from shadowcat.session import InMemoryStore
-from shadowcat.testing.store_contract.client import assert_raises, delete_all, race, session_called
+from shadowcat.testing.store_contract.client import (
+    LIMITS,
+    append,
+    append_of,
+    assert_raises,
+    delete_all,
+    event_at,
+    found,
+    is_known,
+    positions_of,
+    race,
+    session_called,
+)
 
 
 def raising(error):
@@ -47,3 +59,18 @@ async def test_delete_all_empties_a_store():
         await store.create_session(session_called(name))
     await delete_all(store)
     assert 0 == await store.count_sessions()
+
+
+async def test_what_is_appended_is_found():
+    """And what is not is a broken promise, in words."""
+    store = InMemoryStore()
+    await store.create_session(session_called("a"))
+    await append(store, append_of([event_at(1), event_at(4)]))
+
+    slice_ = await found(store)
+    assert ([1, 4], 4) == (positions_of(slice_.events), slice_.record.last_position)
+    assert (True, False) == (await is_known(store), await is_known(store, "t"))
+    with pytest.raises(AssertionError, match="the stream 't' is not there"):
+        await found(store, "t")
+    with pytest.raises(AssertionError, match="refused 1 of 2"):
+        await append(store, append_of(), append_of(session="gone"), limits=LIMITS)

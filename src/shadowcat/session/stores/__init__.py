@@ -3,10 +3,10 @@
 from .factory import StorageBackend as StorageBackend
 from .factory import StorageConfig as StorageConfig
 from .factory import StorageFactory as StorageFactory
-from .failover import FailoverConfig as FailoverConfig
-from .failover import FailoverStatistics as FailoverStatistics
 from .failover import FailoverStore as FailoverStore
 from .failover import open_failover_store as open_failover_store
+from .failover_config import FailoverConfig as FailoverConfig
+from .failover_config import FailoverStatistics as FailoverStatistics
 from .memory import InMemoryStore as InMemoryStore
 from .redis import RedisConfig as RedisConfig
 from .redis import RedisStore as RedisStore

@@ -18,61 +18,22 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar, TypeVarTuple
 
-import attrs
 import trio
 
 from ...envelope import MessageEnvelope
 from ...errors import SessionNotFound, StoreUnavailable
 from ..model import Session, SessionId
 from ..store import Activity, SessionStore
+from ..stream import LogLimits, OwnerId, StreamAppend, StreamId, StreamKey, StreamRecord, StreamSlice
 from .backlog import Backlog
-from .breaker import BreakerConfig, BreakerOpen, BreakerState, CircuitBreaker
+from .breaker import BreakerOpen, BreakerState, CircuitBreaker
+from .failover_config import FailoverConfig, FailoverStatistics
 from .recovery import Recovery
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-
-@attrs.frozen(kw_only=True)
-class FailoverConfig:
-    """How long to wait for the primary, and how much to keep without it."""
-
-    primary_timeout: float = attrs.field(default=2.0, validator=attrs.validators.gt(0))
-    """Seconds after which a call that the primary does not answer has failed."""
-
-    retry_interval: float = attrs.field(default=1.0, validator=attrs.validators.gt(0))
-    """Seconds between two attempts to write what is pending, while the breaker is not open."""
-
-    flush_timeout: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
-    """Seconds that writing what is pending may take at the end."""
-
-    max_copies: int = attrs.field(default=10_000, validator=attrs.validators.ge(1))
-    """Sessions that are remembered in case the primary fails."""
-
-    max_pending: int = attrs.field(default=10_000, validator=attrs.validators.ge(1))
-    """Sessions, times, event ids and frames that wait for the primary; beyond, writes raise `StoreUnavailable`."""
-
-    breaker: BreakerConfig = attrs.field(factory=BreakerConfig)
-
-
-@attrs.frozen
-class FailoverStatistics:
-    """What has gone wrong so far, and what was done about it."""
-
-    is_degraded: bool
-    """Whether the primary is not asked, or has yet to be told something."""
-    failures: int
-    """Calls that the primary did not answer."""
-    fallbacks: int
-    """Calls that were answered from memory instead."""
-    pushed: int
-    """Writes that reached the primary later."""
-    conflicts: int
-    """Sessions that somebody else had updated or ended meanwhile, or that the primary would not take."""
-    pending: int
-    """Writes that the primary has yet to be told of."""
 
 
 class FailoverStore(SessionStore):
@@ -85,11 +46,15 @@ class FailoverStore(SessionStore):
     * `list_sessions` and `count_sessions` cover the sessions it has seen.
     * Frames written before cannot be read or deleted.
     * Only sessions created in it expire; others may have been used elsewhere.
+    * Event streams are neither read nor kept: `StoreUnavailable`, also for appends to
+      a session that the primary has yet to be told of.  Whoever appends keeps what it
+      has and tries again.
 
     `open_failover_store` makes one and writes what is pending when it can.
     """
 
     def __init__(self, primary: SessionStore, config: FailoverConfig) -> None:
+        self.keeps_streams = primary.keeps_streams
         self._primary = primary
         self._config = config
         self._breaker = CircuitBreaker(config.breaker)
@@ -268,6 +233,30 @@ class FailoverStore(SessionStore):
                 pass
         self._fall_back()
         return self._backlog.event_id(session_id)
+
+    async def append_events(self, appends: Sequence[StreamAppend], limits: LogLimits) -> Sequence[StreamKey]:
+        # The primary would refuse a session it has never heard of, and refused is for ever.
+        if any(append.key.session_id in self._backlog.owed for append in appends):
+            raise StoreUnavailable("the store has yet to be told of a session whose events these are; try again")
+        return await self._ask(self._primary.append_events, appends, limits)
+
+    async def read_events(
+        self, session_id: SessionId, stream_id: StreamId, after: int, limit: int = 100
+    ) -> StreamSlice | None:
+        return await self._ask(self._primary.read_events, session_id, stream_id, after, limit)
+
+    async def claim_stream(self, session_id: SessionId, stream_id: StreamId, owner: OwnerId) -> StreamRecord | None:
+        return await self._ask(self._primary.claim_stream, session_id, stream_id, owner)
+
+    async def renew_owner(self, owner: OwnerId, ttl: float) -> None:
+        await self._ask(self._primary.renew_owner, owner, ttl)
+
+    async def expire_streams(self, before: float) -> int:
+        return await self._ask(self._primary.expire_streams, before)
+
+    async def wait_events(self, session_id: SessionId, stream_id: StreamId, after: int) -> None:
+        # Not by way of the breaker: a second of silence is no failure of the primary.
+        await self._primary.wait_events(session_id, stream_id, after)
 
     async def get_sessions_batch(self, session_ids: Sequence[SessionId]) -> Sequence[Session]:
         if self._backlog.owed.keys().isdisjoint(session_ids):

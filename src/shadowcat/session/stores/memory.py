@@ -29,11 +29,18 @@ class _Stream:
 
     def take(self, append: StreamAppend, limits: LogLimits) -> None:
         last = self.newest.last_position
+        if append.newest_position < last:
+            return
         for event in append.events:
             if event.position > last:
                 self.events.append(event)
                 self.size += len(event.block)
-        self.newest = attrs.evolve(append, events=(), last_position=max(last, append.last_position))
+        self.newest = attrs.evolve(
+            append,
+            events=(),
+            last_position=append.newest_position,
+            is_ended=append.is_ended or self.newest.is_ended,
+        )
         self._trim(limits)
 
     def _trim(self, limits: LogLimits) -> None:
@@ -53,6 +60,12 @@ class _Entry:
     streams: dict[StreamId, _Stream] = attrs.field(factory=dict)
     due: float = 0.0
     """The time under which the entry stands in the queue of expiries."""
+
+    def add_stream(self, stream_id: StreamId, stream: _Stream, limits: LogLimits) -> None:
+        while len(self.streams) >= limits.max_streams:
+            ended = (key for key, other in self.streams.items() if other.newest.is_ended)
+            del self.streams[next(ended, next(iter(self.streams)))]
+        self.streams[stream_id] = stream
 
 
 class InMemoryStore(SessionStore):
@@ -153,10 +166,8 @@ class InMemoryStore(SessionStore):
             return False
         stream = entry.streams.get(append.key.stream_id)
         if stream is None:
-            stream = entry.streams[append.key.stream_id] = _Stream(attrs.evolve(append, last_position=0))
-            if len(entry.streams) > limits.max_streams:
-                ended = (key for key, other in entry.streams.items() if other.newest.is_ended)
-                del entry.streams[next(ended, next(iter(entry.streams)))]
+            stream = _Stream(attrs.evolve(append, events=(), last_position=0))
+            entry.add_stream(append.key.stream_id, stream, limits)
         elif (stream.newest.owner, stream.newest.fence) != (append.owner, append.fence):
             return False
         stream.take(append, limits)

@@ -1,10 +1,11 @@
 """Sessions in Redis, shared by all proxies that use the same database and prefix.
 
-A session is two keys, which share a hash tag and so a slot of a cluster:
+A session is up to three keys, which share a hash tag and so a slot of a cluster:
 
 * ``PREFIX:{s:ID}:session``, a hash: ``data`` (see `shadowcat.session.codec`),
   ``revision``, ``last_activity``, ``expires_at``, ``last_event_id``;
-* ``PREFIX:{s:ID}:frames``, a stream of the newest thousand frames.
+* ``PREFIX:{s:ID}:frames``, a stream of the newest thousand frames;
+* ``PREFIX:{s:ID}:streams``, a sorted set of its event streams (see `redis_streams`).
 
 All sessions share ``PREFIX:index``, a sorted set of their ids by ``expires_at``.
 It may live on another node, so no script touches both it and a session, and what
@@ -17,7 +18,7 @@ changes both takes several steps, sent in one go.  A crash between them heals:
 * To touch: session, then index.  So the index may be early, never late;
   `expire_sessions` asks the session itself, and corrects the index.
 
-Redis drops both keys by itself some time after ``expires_at``, should no proxy be
+Redis drops all these keys by itself some time after ``expires_at``, should no proxy be
 left to do it.  Nothing is cached here: who reads, reads what Redis has.
 """
 
@@ -36,8 +37,10 @@ from ...errors import ConfigError, SessionConflict, SessionExists, SessionNotFou
 from ..codec import decode_session, encode_session, with_activity
 from ..model import Session, SessionId
 from ..store import Activity, SessionStore
+from ..stream import LogLimits, OwnerId, StreamAppend, StreamId, StreamKey, StreamRecord, StreamSlice
 from .redis_link import Command, RedisConfig, RedisLink
 from .redis_scripts import ADD_FRAME, CREATE, DELETE, EXPIRE, STORE_EVENT_ID, TOUCH, UPDATE
+from .redis_streams import StreamLog
 
 __all__ = ["RedisConfig", "RedisStore", "open_redis_store"]
 
@@ -55,10 +58,13 @@ _T = TypeVar("_T")
 class RedisStore(SessionStore):
     """Keep sessions in Redis.  Made by `open_redis_store`."""
 
+    keeps_streams = True
+
     def __init__(self, config: RedisConfig, link: RedisLink) -> None:
         self._link = link
         self._prefix = config.prefix.encode()
         self._index = self._prefix + b":index"
+        self._streams = StreamLog(self._prefix, self._ask, self._keys)
 
     async def create_session(self, session: Session) -> None:
         expires_at = repr(session.expires_at)
@@ -173,6 +179,26 @@ class RedisStore(SessionStore):
             raise SessionNotFound(_GONE)
         return None if event_id is None else event_id.decode()
 
+    async def append_events(self, appends: Sequence[StreamAppend], limits: LogLimits) -> Sequence[StreamKey]:
+        return await self._streams.append(appends, limits)
+
+    async def read_events(
+        self, session_id: SessionId, stream_id: StreamId, after: int, limit: int = 100
+    ) -> StreamSlice | None:
+        return await self._streams.read(StreamKey(session_id, stream_id), after, limit)
+
+    async def claim_stream(self, session_id: SessionId, stream_id: StreamId, owner: OwnerId) -> StreamRecord | None:
+        return await self._streams.claim(StreamKey(session_id, stream_id), owner)
+
+    async def renew_owner(self, owner: OwnerId, ttl: float) -> None:
+        await self._streams.renew(owner, ttl)
+
+    async def expire_streams(self, before: float) -> int:
+        return await self._streams.expire(before)
+
+    async def wait_events(self, session_id: SessionId, stream_id: StreamId, after: int) -> None:
+        await self._streams.wait(StreamKey(session_id, stream_id), after)
+
     async def get_sessions_batch(self, session_ids: Sequence[SessionId]) -> Sequence[Session]:
         await trio.lowlevel.checkpoint()
         stored = []
@@ -252,14 +278,14 @@ class RedisStore(SessionStore):
         if again:
             await self._ask((b"ZADD", self._index, b"NX", *(value for pair in again for value in pair)))
 
-    def _keys(self, session_id: SessionId | bytes) -> tuple[bytes, bytes]:
+    def _keys(self, session_id: SessionId | bytes) -> tuple[bytes, bytes, bytes]:
         raw = session_id if isinstance(session_id, bytes) else session_id.encode()
         # "s:" because an empty tag, as of an id that begins with "}", would be none.
         base = self._prefix + b":{s:" + raw + b"}:"
-        return base + b"session", base + b"frames"
+        return base + b"session", base + b"frames", base + b"streams"
 
     def _script(self, source: str, session_id: SessionId | bytes, *args: bytes | str | int) -> Command:
-        return (b"EVAL", source, 2, *self._keys(session_id), *args)
+        return (b"EVAL", source, 3, *self._keys(session_id), *args)
 
     def _read(self, session_id: SessionId | bytes) -> Command:
         return (b"HMGET", self._keys(session_id)[0], b"data", b"last_activity", b"expires_at")

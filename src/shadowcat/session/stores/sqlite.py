@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
@@ -24,6 +26,8 @@ from ...errors import SessionConflict, SessionExists, SessionNotFound, StoreCorr
 from ..codec import decode_session, encode_session, with_activity
 from ..model import Session, SessionId
 from ..store import Activity, SessionStore
+from ..stream import LogLimits, OwnerId, StreamAppend, StreamId, StreamKey, StreamRecord, StreamSlice
+from . import sqlite_streams as streams
 from .sqlite_file import Connections, explain, is_busy, open_connections
 from .sqlite_writer import CLOSED, Writer
 
@@ -33,6 +37,12 @@ T = TypeVar("T")
 _Row: TypeAlias = tuple[Any, ...]
 
 _MAX_FRAMES: Final = 1000
+_EXPIRED_AT_ONCE: Final = 100
+"""Streams that one transaction drops."""
+
+_LOOKS: Final = 50
+_LOOK_INTERVAL: Final = 0.02
+"""Seconds between two looks at whether anybody has written to the file; one takes a few microseconds."""
 
 _INSERT: Final = """
     INSERT INTO sessions (id, data, revision, last_activity, expires_at) VALUES (?, ?, ?, ?, ?)
@@ -81,6 +91,8 @@ class SqliteStore(SessionStore):
     What is written survives the end of the process, however it ends; if the
     machine loses power, the last moments may be lost, and nothing else.
     """
+
+    keeps_streams = True
 
     def __init__(self, connections: Connections, writer: Writer, close_timeout: float) -> None:
         self._connections = connections
@@ -175,6 +187,41 @@ class SqliteStore(SessionStore):
             raise _not_found()
         return None if row[0] is None else row[0].decode()
 
+    async def append_events(self, appends: Sequence[StreamAppend], limits: LogLimits) -> Sequence[StreamKey]:
+        return await self._writer.write(lambda db: streams.append(db, appends, limits))
+
+    async def read_events(
+        self, session_id: SessionId, stream_id: StreamId, after: int, limit: int = 100
+    ) -> StreamSlice | None:
+        key = StreamKey(session_id, stream_id)
+        read = partial(streams.read, key=key, after=after, limit=limit, now=time.time())
+        is_small = await self._look(lambda db: streams.is_small(db, key))
+        return await (self._look(read) if is_small else self._read(read))
+
+    async def claim_stream(self, session_id: SessionId, stream_id: StreamId, owner: OwnerId) -> StreamRecord | None:
+        key = StreamKey(session_id, stream_id)
+        return await self._writer.write(lambda db: streams.claim(db, key, owner, time.time()))
+
+    async def renew_owner(self, owner: OwnerId, ttl: float) -> None:
+        now = time.time()
+        await self._writer.write(lambda db: streams.renew(db, owner, now + ttl, now))
+
+    async def expire_streams(self, before: float) -> int:
+        dropped = some = await self._writer.write(lambda db: streams.expire(db, before, _EXPIRED_AT_ONCE))
+        while some == _EXPIRED_AT_ONCE:
+            some = await self._writer.write(lambda db: streams.expire(db, before, _EXPIRED_AT_ONCE))
+            dropped += some
+        return dropped
+
+    async def wait_events(self, session_id: SessionId, stream_id: StreamId, after: int) -> None:
+        key, seen = StreamKey(session_id, stream_id), None
+        for _ in range(_LOOKS):
+            await trio.sleep(_LOOK_INTERVAL)
+            version = await self._look_up("PRAGMA data_version")
+            if version != seen and await self._look(lambda db: streams.has_news(db, key, after, time.time())):
+                return
+            seen = version
+
     async def get_sessions_batch(self, session_ids: Sequence[SessionId]) -> Sequence[Session]:
         """Return those of the sessions that exist, in the order asked for.  Atomic."""
         sql = f"SELECT {_COLUMNS} FROM sessions WHERE id IN (SELECT value FROM json_each(?))"
@@ -237,16 +284,19 @@ class SqliteStore(SessionStore):
         return await self._writer.write(lambda db: db.execute(sql, parameters).rowcount)
 
     async def _look_up(self, sql: str, *parameters: object) -> _Row | None:
+        return await self._look(lambda db: db.execute(sql, parameters).fetchone())
+
+    async def _look(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """Read what is little, in the event loop."""
         if self._is_closed:
             raise StoreUnavailable(CLOSED)
         try:
-            row: _Row | None = self._connections.near.execute(sql, parameters).fetchone()
-            return row
+            return read(self._connections.near)
         except sqlite3.Error as error:
             if not is_busy(error):
                 raise explain(error) from error
         # Seldom: another process died while it wrote, and somebody is mending the file.
-        return await self._read(lambda db: db.execute(sql, parameters).fetchone())
+        return await self._read(read)
 
     async def _count(self, sql: str, *parameters: object) -> int:
         row = await self._look_up(sql, *parameters)

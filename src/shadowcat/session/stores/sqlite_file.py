@@ -48,6 +48,43 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         )
         """,
     ),
+    (
+        # The sums, and the time of the oldest event, so that trimming need not look at
+        # events that stay.  A larger id is a stream that began later.
+        """
+        CREATE TABLE streams (
+            id INTEGER PRIMARY KEY,
+            session_id TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+            stream_id TEXT NOT NULL,
+            owner TEXT NOT NULL,
+            fence INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            request_id BLOB,
+            sent_id BLOB,
+            last_position INTEGER NOT NULL,
+            resume_id TEXT,
+            is_ended INTEGER NOT NULL,
+            is_released INTEGER NOT NULL,
+            appended_at REAL NOT NULL,
+            event_count INTEGER NOT NULL,
+            event_bytes INTEGER NOT NULL,
+            oldest_at REAL NOT NULL,
+            UNIQUE (session_id, stream_id)
+        )
+        """,
+        "CREATE INDEX streams_by_end ON streams (appended_at) WHERE is_ended",
+        """
+        CREATE TABLE events (
+            stream INTEGER NOT NULL REFERENCES streams ON DELETE CASCADE,
+            position INTEGER NOT NULL,
+            upstream_id TEXT,
+            block BLOB NOT NULL,
+            recorded_at REAL NOT NULL,
+            PRIMARY KEY (stream, position)
+        ) WITHOUT ROWID
+        """,
+        "CREATE TABLE owners (id TEXT PRIMARY KEY, alive_until REAL NOT NULL)",
+    ),
 )
 """How each version of the file (``user_version``) becomes the next; only ever appended to."""
 

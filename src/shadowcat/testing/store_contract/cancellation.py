@@ -15,7 +15,7 @@ import trio
 
 from ...errors import SessionNotFound
 from ...session import Activity, Session, SessionId, SessionStore
-from .client import Clients, delete_all, frame_of, session_called
+from .client import LIMITS, OTHER, Clients, S, append_of, delete_all, event_at, frame_of, session_called
 
 _MAX_STEPS = 60
 """Steps of one call at which it is cancelled; no call of ours takes more."""
@@ -23,7 +23,8 @@ _MAX_STEPS = 60
 _LOOKS = 5
 """A backend elsewhere may still be at work on what was cancelled."""
 
-_State = tuple[Session | None, list[bytes], str | None, bool]
+_State = tuple[Session | None, list[bytes], str | None, bool, tuple[str, ...]]
+"""What there is: the session, its frames and event id, whether it is listed, and its stream in words."""
 
 Call = Callable[[SessionStore, SessionId], Awaitable[object]]
 
@@ -47,6 +48,11 @@ _WRITES: dict[str, Call] = {
         [(SessionId("bystander"), "new"), (key, "new")]
     ),
     "modify": lambda store, key: store.modify(key, _renamed),
+    "append_events": lambda store, key: store.append_events(
+        [append_of([event_at(2), event_at(3)], session=key, resume_id="3", is_ended=True)], LIMITS
+    ),
+    "claim_stream": lambda store, key: store.claim_stream(key, S, OTHER),
+    "expire_streams": lambda store, _: store.expire_streams(0.0),
 }
 
 _READS: dict[str, Call] = {
@@ -57,6 +63,7 @@ _READS: dict[str, Call] = {
     "count_frames": lambda store, key: store.count_frames(key),
     "get_last_event_id": lambda store, key: store.get_last_event_id(key),
     "get_sessions_batch": lambda store, key: store.get_sessions_batch([key, SessionId("bystander")]),
+    "read_events": lambda store, key: store.read_events(key, S, 0),
 }
 
 
@@ -83,6 +90,7 @@ async def _arrange(store: SessionStore, key: SessionId) -> None:
     await store.create_session(session_called(key, expires_at=10.0))
     await store.add_frame(frame_of(key, "1"))
     await store.store_last_event_id(key, "old")
+    await store.append_events([append_of([event_at(1)], session=key)], LIMITS)
 
 
 async def _check(clients: Clients, name: str, call: Call, arrange: Call | None) -> None:
@@ -126,9 +134,10 @@ async def _check_outcome(clients: Clients, key: SessionId, allowed: list[_State]
 
 
 def _describe(state: _State) -> str:
-    session, frames, event_id, is_listed = state
+    session, frames, event_id, is_listed, stream = state
     what = "no session" if session is None else f"a session (revision {session.revision}, until {session.expires_at})"
-    return f"{what}, {'' if is_listed else 'not '}listed, with {len(frames)} frames and event id {event_id!r}"
+    how = "listed" if is_listed else "not listed"
+    return f"{what}, {how}, with {len(frames)} frames, event id {event_id!r} and stream {stream}"
 
 
 async def _look(store: SessionStore, key: SessionId) -> _State:
@@ -136,11 +145,20 @@ async def _look(store: SessionStore, key: SessionId) -> _State:
     is_listed = any(session.id == key for session in await store.list_sessions())
     frames = [frame.message for frame in await store.get_frames(key)]
     assert await store.count_frames(key) == len(frames), "count_frames and get_frames disagree"
+    stream = await _look_at_stream(store, key)
     try:
         session = await store.get_session(key)
     except SessionNotFound:
-        return None, frames, None, is_listed
-    return attrs.evolve(session, id=SessionId("")), frames, await store.get_last_event_id(key), is_listed
+        return None, frames, None, is_listed, stream
+    return attrs.evolve(session, id=SessionId("")), frames, await store.get_last_event_id(key), is_listed, stream
+
+
+async def _look_at_stream(store: SessionStore, key: SessionId) -> tuple[str, ...]:
+    slice_ = await store.read_events(key, S, 0)
+    if slice_ is None:
+        return ()
+    record = slice_.record
+    return f"fence {record.fence}", f"resume {record.resume_id}", f"ended {record.is_ended}", str(slice_.events)
 
 
 async def _remove(store: SessionStore, key: SessionId) -> None:

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
 
 import attrs
 import trio
 
 from ...envelope import Direction, MessageEnvelope
 from ...errors import SessionConflict, SessionExists, SessionNotFound, ShadowcatError
-from ...session import Session, SessionId, SessionStore
+from ...session import (
+    LogLimits,
+    OwnerId,
+    Session,
+    SessionId,
+    SessionStore,
+    StreamAppend,
+    StreamEvent,
+    StreamId,
+    StreamKey,
+    StreamKind,
+    StreamSlice,
+)
 
 NEVER = 1e12
 """A time after everything that is due in these checks."""
+
+
+A = SessionId("a")
+S = StreamId("s")
+OWNER, OTHER = OwnerId("owner"), OwnerId("other")
+LIMITS = LogLimits(max_bytes=1 << 24)
 
 
 @attrs.frozen
@@ -39,6 +58,49 @@ def session_called(name: str, *, expires_at: float = NEVER) -> Session:
 def frame_of(session_id: SessionId, text: str) -> MessageEnvelope:
     """Return a frame that carries *text*."""
     return MessageEnvelope(session_id, Direction.TO_CLIENT, text.encode(), 1.0)
+
+
+def event_at(position: int, block: bytes = b"data: {}", *, recorded_at: float = 1000.0) -> StreamEvent:
+    """Return an event that its upstream gave no id."""
+    return StreamEvent(position, None, block, recorded_at)
+
+
+def append_of(events: Iterable[StreamEvent] = (), *, stream: str = S, session: str = A, **fields: Any) -> StreamAppend:
+    """Return an append of `OWNER` as in its first reign, unless *fields* say otherwise."""
+    events = tuple(events)
+    plain = StreamAppend(
+        key=StreamKey(SessionId(session), StreamId(stream)),
+        owner=OWNER,
+        fence=1,
+        kind=StreamKind.ANSWER,
+        appended_at=1000.0,
+        events=events,
+        last_position=max((event.position for event in events), default=0),
+    )
+    return attrs.evolve(plain, **fields)
+
+
+async def append(store: SessionStore, *appends: StreamAppend, limits: LogLimits = LIMITS) -> None:
+    """Append what must be taken."""
+    refused = await store.append_events(appends, limits)
+    assert not refused, f"append_events refused {len(refused)} of {len(appends)} that it has to take"
+
+
+async def found(store: SessionStore, stream: str = S, *, session: str = A, limit: int = 10_000) -> StreamSlice:
+    """Return a stream that must be there, with all its events."""
+    slice_ = await store.read_events(SessionId(session), StreamId(stream), 0, limit)
+    assert slice_ is not None, f"the stream {stream!r} is not there"
+    return slice_
+
+
+async def is_known(store: SessionStore, stream: str = S, *, session: str = A) -> bool:
+    """Tell whether a stream is there."""
+    return await store.read_events(SessionId(session), StreamId(stream), 0) is not None
+
+
+def positions_of(events: Sequence[StreamEvent]) -> list[int]:
+    """Return where *events* stand in their stream."""
+    return [event.position for event in events]
 
 
 async def assert_raises(expected: type[ShadowcatError], operation: Callable[[], Awaitable[object]], what: str) -> None:
