@@ -245,3 +245,14 @@ async def test_without_a_proxy_each_loss_is_known(plan, fate):
     assert outcome.is_exact, ledger.complaints
     assert ledger.calls[fate] > 0
     assert {Fate.ANSWERED, fate} == set(+ledger.calls)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("off_by", "lost", "doubled"), [(1, True, False), (-1, False, True)], ids=["late", "early"])
+async def test_server_that_resumes_at_the_wrong_event_is_caught(off_by, lost, doubled):
+    plan = Plan(replicas=0, client_faults=FAULTS, upstream_options=[f"--off-by={off_by}"])
+    with trio.fail_after(60):
+        outcome = await run_soak(plan)
+    ledger = outcome.ledger
+    assert not outcome.is_exact
+    assert (lost, doubled) == (ledger.silently_lost > 0, ledger.duplicated > 0)

@@ -6,7 +6,7 @@ import trio
 
 from tests.e2e.soak.faults import Faults
 from tests.e2e.soak.ledger import Fate
-from tests.e2e.soak.stage import Outcome, Plan, run_soak
+from tests.e2e.soak.stage import Blow, Outcome, Plan, run_soak
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
@@ -16,12 +16,13 @@ FAULTS = Faults(answer_bytes=10_000, request_bytes=20_000, stall=0.3)
 async def run(plan: Plan) -> Outcome:
     """Run *plan*; fail if an event came twice, out of order or not at all without a word, or most are not exact."""
     with trio.fail_after(100):
-        outcome = await run_soak(plan)
+        outcome = await run_soak(attrs.evolve(plan, duration_limit=30, conclusion=20))
     print(attrs.evolve(outcome.ledger, complaints=[]), outcome.samples)
     ledger = outcome.ledger
     assert [] == ledger.complaints
     assert [] == outcome.tracebacks
     assert outcome.is_exact
+    assert 0 == ledger.unprimed
     assert ledger.sessions == plan.sessions, "sessions of clients outlive whatever happens behind the proxy"
     return outcome
 
@@ -71,9 +72,39 @@ async def test_killed_proxy_goes_on_with_its_streams():
     assert outcome.ledger.calls[Fate.ANSWERED] >= 0.5 * outcome.ledger.calls.total()
 
 
-async def test_two_proxies_go_on_with_each_other_s_streams():
-    plan = Plan(events=20_000, store="redis", replicas=2, kill_interval=3, client_faults=FAULTS)
+async def test_killed_proxy_reports_what_it_cannot_go_on_with():
+    """The upstream cannot be resumed: what it said meanwhile nobody knows."""
+    plan = Plan(events=20_000, store="sqlite", kill_interval=2, upstream_options=["--no-ids"])
     outcome = await run(plan)
+    assert outcome.kills >= 2
+    assert outcome.ledger.calls[Fate.REPORTED] > 0
+
+
+@pytest.mark.parametrize(
+    ("blow", "options"),
+    [(Blow.KILL, []), (Blow.TERMINATE, ["--shutdown-timeout", "1"]), (Blow.SUSPEND, [])],
+    ids=["killed", "stopped", "suspended"],
+)
+async def test_two_proxies_go_on_with_each_other_s_streams(blow, options):
+    """Also if one takes itself for the owner of what the other has taken over, since it was asleep."""
+    plan = Plan(events=30_000, store="redis", replicas=2, kill_interval=2.5, blow=blow, client_faults=FAULTS)
+    outcome = await run(attrs.evolve(plan, proxy_options=options))
     assert outcome.kills >= 2
     assert outcome.ledger.reconnects > 20
     assert outcome.ledger.calls[Fate.ANSWERED] >= 0.5 * outcome.ledger.calls.total()
+
+
+async def test_all_at_once_and_still_each_event_comes_once_or_is_reported_lost():
+    plan = Plan(
+        events=30_000,
+        store="redis",
+        replicas=2,
+        kill_interval=2.5,
+        forget_interval=3.5,
+        client_faults=FAULTS,
+        upstream_faults=FAULTS,
+        upstream_options=["--polling", "200"],
+    )
+    outcome = await run(plan)
+    assert outcome.kills >= 2
+    assert outcome.upstream["forgets"] >= 2

@@ -7,7 +7,7 @@ import trio
 
 from tests.e2e.soak.faults import Faults
 from tests.e2e.soak.ledger import Fate
-from tests.e2e.soak.stage import Outcome, Plan, run_soak
+from tests.e2e.soak.stage import Blow, Outcome, Plan, run_soak
 
 
 def parse() -> Plan:
@@ -18,6 +18,8 @@ def parse() -> Plan:
     parser.add_argument("--store", choices=["memory", "sqlite", "redis"], default="memory")
     parser.add_argument("--replicas", type=int, default=1, metavar="N", help="0: clients speak to the upstream")
     parser.add_argument("--kill-interval", type=float, metavar="S", help="seconds between two kills of a proxy")
+    blows = [blow.value for blow in Blow]
+    parser.add_argument("--blow", choices=blows, default="kill", help="what --kill-interval means; default: kill")
     parser.add_argument("--forget-interval", type=float, metavar="S", help="seconds between two redeployments upstream")
     parser.add_argument("--faults", default="", metavar="WHERE", help="client, upstream, or both with a comma")
     parser.add_argument("--fault-bytes", type=float, default=50_000, metavar="N", help="between two; default: 50000")
@@ -39,6 +41,7 @@ def parse() -> Plan:
         store=options.store,
         replicas=options.replicas,
         kill_interval=options.kill_interval,
+        blow=Blow(options.blow),
         forget_interval=options.forget_interval,
         client_faults=faults if "client" in where else None,
         upstream_faults=faults if "upstream" in where else None,
@@ -60,6 +63,8 @@ def rows(outcome: Outcome) -> list[tuple[str, object]]:
         ("duplicated", ledger.duplicated),
         ("out of order", ledger.out_of_order),
         ("on the wrong stream", ledger.stray),
+        ("event ids not unique", ledger.repeated_ids),
+        ("streams not primed", ledger.unprimed),
         ("reported lost", ledger.reported_lost),
         ("silently lost", ledger.silently_lost),
         ("of unknown outcome", ledger.unknown),
@@ -67,6 +72,7 @@ def rows(outcome: Outcome) -> list[tuple[str, object]]:
         *((f"calls {fate.value}", ledger.calls[fate]) for fate in Fate),
         ("sessions of clients", ledger.sessions),
         ("sessions of the upstream", upstream["sessions"]),
+        ("  left open", upstream["open"]),
         ("reconnects", ledger.reconnects),
         ("cancelled by the proxy", upstream["cancelled"]),
         ("kills", outcome.kills),

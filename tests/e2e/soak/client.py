@@ -1,5 +1,6 @@
 """A client of the legacy era that does what a good one does when connections break, and keeps books."""
 
+import contextlib
 import json
 import random
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ import attrs
 import trio
 
 from tests.e2e.soak.ledger import Call, Fate, Ledger, Listening
-from tests.e2e.soak.wire import Broken, EventCutter, Reply, Unreachable, ask
+from tests.e2e.soak.wire import Broken, Event, EventCutter, Reply, Unreachable, ask
 
 VERSION = "2025-11-25"
 STREAMS = "application/json, text/event-stream"
@@ -29,16 +30,40 @@ class Observer(Protocol):
 class Cursor:
     """Where on a stream a client is, and how long it waits before it comes back."""
 
+    name: str
+    ledger: Ledger
+    ids: set[int]
+    """Hashes of the event ids that its client has seen, on any stream."""
     last_id: str | None = None
     retry: float | None = None
     """Seconds, as the server wishes."""
     failures: int = 0
     """Since the last event."""
+    _is_fresh: bool = True
+
+    def follow(self, event: Event) -> None:
+        """Move on to *event*."""
+        if self._is_fresh and (event.id is None or event.data):
+            self.ledger.unprimed += 1
+        if event.id is not None and event.id != self.last_id:
+            if hash(event.id) in self.ids:
+                self.ledger.repeated_ids += 1
+                self.ledger.complain(f"{self.name}: event id {event.id} came before")
+            self.ids.add(hash(event.id))
+            self.last_id = event.id
+        self.retry = event.retry or self.retry
+        self.failures = 0
+        self._is_fresh = False
 
     def pause(self, rng: random.Random) -> float:
         if self.failures == 0 and self.retry is not None:
             return self.retry
-        return rng.uniform(0.5, 1) * min(0.05 * 2**self.failures, 1.0)
+        return backoff(rng, self.failures)
+
+
+def backoff(rng: random.Random, failures: int) -> float:
+    """Return the seconds to wait after a number of failures in a row."""
+    return rng.uniform(0.5, 1) * min(0.05 * 2**failures, 1.0)
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +94,7 @@ class Client:
     is_idle: trio.Event = attrs.field(factory=trio.Event)
     """Set when all calls have ended."""
     _session_id: str | None = None
+    _ids: set[int] = attrs.field(factory=set)
     _joining: trio.Lock = attrs.field(factory=trio.Lock)
 
     def __attrs_post_init__(self) -> None:
@@ -83,6 +109,7 @@ class Client:
                 for _ in range(wants.lanes):
                     lanes.start_soon(self._call_all, numbered, wants.rates)
             self.is_idle.set()
+        await self._end()
 
     async def _call_all(self, numbered, rates: Sequence[float]) -> None:
         for number, total in numbered:
@@ -103,7 +130,7 @@ class Client:
             "_meta": {"progressToken": call.name},
         }
         message = {"jsonrpc": "2.0", "id": call.name, "method": "tools/call", "params": params}
-        cursor = Cursor()
+        cursor = self._cursor(call.name)
         session_id = await self._join()
         while True:
             try:
@@ -132,7 +159,8 @@ class Client:
         failures = 0
         while not self.listening.is_over:
             session_id = await self._join()
-            cursor = Cursor(failures=failures)
+            cursor = self._cursor(f"listener {self.name}")
+            cursor.failures = failures
             reason = "listener: connection broke before an event id"
             try:
                 async with self._ask("GET", session_id) as reply:
@@ -173,6 +201,15 @@ class Client:
             except (Unreachable, Broken):
                 continue
 
+    async def _end(self) -> None:
+        """Say that the session is over, once; who does not hear it will notice."""
+        with contextlib.suppress(Unreachable, Broken):
+            async with self._ask("DELETE", self._session_id):
+                pass
+
+    def _cursor(self, name: str) -> Cursor:
+        return Cursor(name, self.ledger, self._ids)
+
     def _ask(self, method: str, session_id: str | None, message=None, last_event_id: str | None = None):
         """Ask any replica."""
         return ask(
@@ -188,13 +225,13 @@ class Client:
     async def _join(self) -> str:
         """Return the id of the session; open one if there is none."""
         async with self._joining:
-            cursor = Cursor()
+            failures = 0
             while self._session_id is None:
                 try:
                     await self._initialize()
                 except (Unreachable, Broken):
-                    await trio.sleep(cursor.pause(self.rng))
-                    cursor.failures += 1
+                    await trio.sleep(backoff(self.rng, failures))
+                    failures += 1
             return self._session_id
 
     async def _initialize(self) -> None:
@@ -223,9 +260,7 @@ async def read_events(reply: Reply, observer: Observer, cursor: Cursor) -> bool:
     try:
         while piece := await reply.receive():
             for event in cutter.feed(piece):
-                cursor.failures = 0
-                cursor.last_id = event.id or cursor.last_id
-                cursor.retry = event.retry or cursor.retry
+                cursor.follow(event)
                 if event.data and observer.take(json.loads(event.data)):
                     return True
     except Broken:

@@ -38,6 +38,10 @@ class Ledger:
     out_of_order: int = 0
     stray: int = 0
     """Messages that belong to another stream."""
+    repeated_ids: int = 0
+    """Event ids that another event of the client had, on whatever stream."""
+    unprimed: int = 0
+    """Streams that did not begin with an id and no data: they could not be resumed from the beginning."""
     reported_lost: int = 0
     silently_lost: int = 0
     unknown: int = 0
@@ -55,7 +59,8 @@ class Ledger:
     @property
     def faults(self) -> int:
         """How many things happened that must not."""
-        return self.duplicated + self.out_of_order + self.stray + self.silently_lost + self.unfinished
+        order = self.duplicated + self.out_of_order + self.stray + self.repeated_ids
+        return order + self.silently_lost + self.unfinished
 
     def complain(self, text: str) -> None:
         if len(self.complaints) < 40:

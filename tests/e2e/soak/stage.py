@@ -5,6 +5,7 @@ are to be faults; what gives orders and looks at figures does not.
 """
 
 import contextlib
+import enum
 import math
 import random
 import tempfile
@@ -23,8 +24,16 @@ from tests.e2e.soak.wire import ask
 from tests.e2e.storing import Proxy, redis_place, running_proxy, sqlite_place, until, url_of
 from tests.session.stores.redis_server import free_port, running_redis
 
-CONCLUSION = 60.0
-"""Seconds for which what is under way may take to end, once nothing new begins."""
+SUSPENSION = 5.0
+"""Seconds for which a proxy is suspended: others take it for dead by then."""
+
+
+class Blow(enum.Enum):
+    """What happens to a proxy again and again."""
+
+    KILL = "kill"
+    TERMINATE = "terminate"
+    SUSPEND = "suspend"
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +49,8 @@ class Plan:
     replicas: int = 1
     """Proxies; with none, clients speak to the upstream."""
     kill_interval: float | None = None
-    """Seconds between two times a proxy is killed, each in its turn."""
+    """Seconds between two blows to proxies, each in its turn."""
+    blow: Blow = Blow.KILL
     forget_interval: float | None = None
     """Seconds between two times the upstream forgets its sessions."""
     client_faults: Faults | None = None
@@ -50,6 +60,8 @@ class Plan:
     seed: int = 0
     duration_limit: float = 3600.0
     """Seconds after which no call begins."""
+    conclusion: float = 60.0
+    """Seconds that what is under way then has to end."""
 
 
 @attrs.frozen
@@ -69,6 +81,7 @@ class Outcome:
     """Its own figures."""
     faults: Counter[str] = attrs.field(factory=Counter)
     kills: int = 0
+    """Or other blows."""
     tracebacks: list[str] = attrs.field(factory=list)
     samples: dict[str, Sample] = attrs.field(factory=dict)
     seconds: float = 0.0
@@ -94,12 +107,22 @@ class Replica:
         self.process = self._running.enter_context(running_proxy(self._upstream, self._options))
         self.url = await url_of(self.process)
 
-    async def kill(self) -> None:
-        """Kill it, and wait for the end of it."""
+    async def suffer(self, blow: Blow) -> None:
+        """Take *blow*, and come back."""
         assert self.process is not None
-        self.process.kill()
+        match blow:
+            case Blow.SUSPEND:
+                self.process.suspend()
+                await trio.sleep(SUSPENSION)
+                self.process.resume()
+                return
+            case Blow.KILL:
+                self.process.kill()
+            case Blow.TERMINATE:
+                self.process.terminate()
         await trio.to_thread.run_sync(self.process.wait, PATIENCE)
         self.close()
+        await self.start()
 
     def close(self) -> None:
         self._running.close()
@@ -128,7 +151,7 @@ class Stage:
             for number in range(plan.sessions)
         ]
         self._sample("begin")
-        with trio.move_on_after(plan.duration_limit + CONCLUSION):
+        with trio.move_on_after(plan.duration_limit + plan.conclusion):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._disturb)
                 for client in clients:
@@ -177,9 +200,8 @@ class Stage:
             for replica in self._replicas:
                 await trio.sleep(self._plan.kill_interval)
                 with trio.CancelScope(shield=True):
-                    await replica.kill()
+                    await replica.suffer(self._plan.blow)
                     self.outcome.kills += 1
-                    await replica.start()
 
     async def _forget(self) -> None:
         while self._plan.forget_interval is not None:

@@ -35,6 +35,8 @@ class Manners:
     """Events after which it closes a connection, to be asked again."""
     has_ids: bool = True
     """Whether events have ids; without them nothing can be resumed."""
+    off_by: int = 0
+    """Events by which it resumes too late, or too early if negative: to see that this is noticed."""
     rate: float = 5.0
     """Events per second for each listener."""
 
@@ -76,6 +78,7 @@ class Upstream:
             "rewritten": self.rewritten,
             "cancelled": self.cancelled,
             "sessions": len(self._opened),
+            "open": len(self._sessions),
             "forgets": self._forgets,
             "epochs": [[s.id, s.client, s.clockwork.now()] for s in listened if s.clockwork is not None],
         }
@@ -158,7 +161,10 @@ class Upstream:
         if stream is None:
             await respond(connection, 400, error(None, f"no stream has event {last_event_id}"))
             return
-        await self._write(connection, stream, int(number))
+        position = int(number)
+        if position < stream.last():
+            position = int(min(max(position + self._manners.off_by, stream.first - 1), stream.last() - 1))
+        await self._write(connection, stream, position)
 
     async def _write(self, connection: RawConnection, stream: Stream, after: int | None) -> None:
         """Send the events beyond *after*, or all if that is None, for as long as nobody else wants them."""
@@ -242,10 +248,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--polling", type=int, metavar="N", help="close each connection after N events")
     parser.add_argument("--no-ids", action="store_true", help="send no event ids")
+    parser.add_argument("--off-by", type=int, default=0, metavar="N", help="resume N events too late, or too early")
     parser.add_argument("--rate", type=float, default=5.0, help="events per second for each listener; default: 5")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        trio.run(serve, Manners(polling=options.polling, has_ids=not options.no_ids, rate=options.rate))
+        trio.run(
+            serve,
+            Manners(polling=options.polling, has_ids=not options.no_ids, off_by=options.off_by, rate=options.rate),
+        )
 
 
 if __name__ == "__main__":
