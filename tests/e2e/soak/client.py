@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,6 +20,9 @@ LATER = {502, 503, 504}
 
 
 class Observer(Protocol):
+    trail: deque[str]
+    """What became of the latest resumptions."""
+
     def take(self, message: dict) -> bool:
         """Take a message; whether it is the last."""
 
@@ -45,10 +49,12 @@ class Cursor:
         """Move on to *event*."""
         if self._is_fresh and (event.id is None or event.data):
             self.ledger.unprimed += 1
+            if event.id is not None:
+                self.ledger.complain(f"{self.name}: a stream began with {event}")
         if event.id is not None and event.id != self.last_id:
             if hash(event.id) in self.ids:
                 self.ledger.repeated_ids += 1
-                self.ledger.complain(f"{self.name}: event id {event.id} came before")
+                self.ledger.complain(f"{self.name}: event id {event.id} came before, now with {event.data[:100]!r}")
             self.ids.add(hash(event.id))
             self.last_id = event.id
         self.retry = event.retry or self.retry
@@ -186,8 +192,10 @@ class Client:
             await trio.sleep(cursor.pause(self.rng))
             cursor.failures += 1
             self.ledger.reconnects += 1
+            step = f"at {trio.current_time():.1f} after {cursor.last_id}:"
             try:
                 async with self._ask("GET", session_id, last_event_id=cursor.last_id) as reply:
+                    observer.trail.append(f"{step} {reply.status}")
                     if reply.status == 200:
                         if await read_events(reply, observer, cursor):
                             return
@@ -198,8 +206,8 @@ class Client:
                     elif reply.status not in LATER:
                         observer.report(f"HTTP {reply.status} to a resume: {await reason_in(reply)}")
                         return
-            except (Unreachable, Broken):
-                continue
+            except (Unreachable, Broken) as exc:
+                observer.trail.append(f"{step} {exc!r}")
 
     async def _end(self) -> None:
         """Say that the session is over, once; who does not hear it will notice."""

@@ -4,7 +4,7 @@ Events are numbered, so nothing but the newest number and the holes is kept of a
 """
 
 import enum
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 
 import attrs
@@ -101,6 +101,7 @@ class Call:
     total: int
     ledger: Ledger
     fate: Fate = Fate.UNFINISHED
+    trail: deque[str] = attrs.field(factory=lambda: deque(maxlen=4))
     _numbers: Numbers = attrs.field(factory=Numbers)
 
     def take(self, message: dict) -> bool:
@@ -145,7 +146,9 @@ class Call:
                 ledger.unknown += rest
             case Fate.UNFINISHED:
                 ledger.unfinished += rest
-                ledger.complain(f"{self.name}: neither answer nor report after {self._numbers.newest} of {self.total}")
+                ledger.complain(
+                    f"{self.name}: no word after {self._numbers.newest} of {self.total}; {list(self.trail)}"
+                )
 
 
 @attrs.frozen
@@ -166,6 +169,7 @@ class Listening:
     name: str
     ledger: Ledger
     is_over: bool = False
+    trail: deque[str] = attrs.field(factory=lambda: deque(maxlen=4))
     _epoch: str | None = None
     _numbers: Numbers = attrs.field(factory=Numbers)
     _is_reported: bool = False
@@ -224,4 +228,5 @@ class Listening:
         self.ledger.silently_lost += self._silent + len(self._numbers.holes)
         if not self.is_over:
             self.ledger.unfinished += 1
-            self.ledger.complain(f"{self.name}: heard no end, the last was {self._numbers.newest} of {self._epoch}")
+            newest, trail = self._numbers.newest, list(self.trail)
+            self.ledger.complain(f"{self.name}: heard no end after {newest} of {self._epoch}, {trail}")
