@@ -17,8 +17,8 @@ async def run(plan: Plan) -> Outcome:
     """Run *plan*; fail if an event came twice, out of order or not at all without a word, or most are not exact."""
     with trio.fail_after(100):
         outcome = await run_soak(attrs.evolve(plan, duration_limit=30, conclusion=20))
-    print(attrs.evolve(outcome.ledger, complaints=[]), outcome.samples)
     ledger = outcome.ledger
+    print(attrs.evolve(ledger, complaints=[]), outcome.samples, *ledger.complaints, sep="\n")
     assert [] == ledger.complaints
     assert [] == outcome.tracebacks
     assert outcome.is_exact

@@ -50,11 +50,13 @@ class Cursor:
         if self._is_fresh and (event.id is None or event.data):
             self.ledger.unprimed += 1
             if event.id is not None:
-                self.ledger.complain(f"{self.name}: a stream began with {event}")
+                self.ledger.complain("not primed", f"{self.name}: a stream began with {event}")
         if event.id is not None and event.id != self.last_id:
             if hash(event.id) in self.ids:
                 self.ledger.repeated_ids += 1
-                self.ledger.complain(f"{self.name}: event id {event.id} came before, now with {event.data[:100]!r}")
+                self.ledger.complain(
+                    "id not unique", f"{self.name}: event id {event.id} came before, now with {event.data[:100]!r}"
+                )
             self.ids.add(hash(event.id))
             self.last_id = event.id
         self.retry = event.retry or self.retry

@@ -54,7 +54,8 @@ class Ledger:
     sessions: int = 0
     reconnects: int = 0
     complaints: list[str] = attrs.field(factory=list)
-    """What must not be, the first of it."""
+    """What must not be, the first of each kind."""
+    _kinds: Counter[str] = attrs.field(factory=Counter)
 
     @property
     def faults(self) -> int:
@@ -62,9 +63,11 @@ class Ledger:
         order = self.duplicated + self.out_of_order + self.stray + self.repeated_ids
         return order + self.silently_lost + self.unfinished
 
-    def complain(self, text: str) -> None:
-        if len(self.complaints) < 40:
-            self.complaints.append(text)
+    def complain(self, kind: str, text: str) -> None:
+        """Note *text*, unless there is enough of its kind."""
+        self._kinds[kind] += 1
+        if self._kinds[kind] <= 8:
+            self.complaints.append(f"{kind}: {text}")
 
 
 @attrs.define(eq=False)
@@ -85,10 +88,10 @@ class Numbers:
             self.holes.remove(number)
             ledger.received += 1
             ledger.out_of_order += 1
-            ledger.complain(f"{name}: {number} came after {self.newest}")
+            ledger.complain("out of order", f"{name}: {number} came after {self.newest}")
         else:
             ledger.duplicated += 1
-            ledger.complain(f"{name}: {number} came again, after {self.newest}")
+            ledger.complain("duplicated", f"{name}: {number} came again, after {self.newest}")
         return 0
 
 
@@ -118,14 +121,14 @@ class Call:
                 self.report(f"error: {text}")
             case _:
                 self.ledger.stray += 1
-                self.ledger.complain(f"{self.name}: not its own: {message}")
+                self.ledger.complain("stray", f"{self.name}: not its own: {message}")
         return self.fate is not Fate.UNFINISHED
 
     def _count(self, number: int) -> None:
         before = self._numbers.newest
         if self._numbers.take(number, self.ledger, self.name):
             self._numbers.holes.update(range(before + 1, number))
-            self.ledger.complain(f"{self.name}: {number} followed upon {before}")
+            self.ledger.complain("silently lost", f"{self.name}: {number} followed upon {before}")
 
     def report(self, reason: str) -> None:
         """Take notice that the rest is lost."""
@@ -146,9 +149,8 @@ class Call:
                 ledger.unknown += rest
             case Fate.UNFINISHED:
                 ledger.unfinished += rest
-                ledger.complain(
-                    f"{self.name}: no word after {self._numbers.newest} of {self.total}; {list(self.trail)}"
-                )
+                newest, trail = self._numbers.newest, list(self.trail)
+                ledger.complain("unfinished", f"{self.name}: no word after {newest} of {self.total}, {trail}")
 
 
 @attrs.frozen
@@ -188,7 +190,7 @@ class Listening:
                 self.is_over = event["final"]
             case _:
                 self.ledger.stray += 1
-                self.ledger.complain(f"{self.name}: nothing for listeners: {message}")
+                self.ledger.complain("stray", f"{self.name}: nothing for listeners: {message}")
         return self.is_over
 
     def _count(self, epoch: str, number: int) -> None:
@@ -202,7 +204,7 @@ class Listening:
             self._reported += skipped
         elif skipped:
             self._numbers.holes.update(range(before + 1, number))
-            self.ledger.complain(f"{self.name}: {number} followed upon {before} without a word")
+            self.ledger.complain("silently lost", f"{self.name}: {number} followed upon {before} without a word")
         self._is_reported = False
 
     def report(self, reason: str) -> None:
@@ -223,10 +225,10 @@ class Listening:
                 self._reported += lost
             elif lost:
                 self._silent += lost
-                self.ledger.complain(f"{self.name}: {lost} lost without a word, {passage}")
+                self.ledger.complain("silently lost", f"{self.name}: {lost} lost without a word, {passage}")
         self.ledger.reported_lost += self._reported
         self.ledger.silently_lost += self._silent + len(self._numbers.holes)
         if not self.is_over:
             self.ledger.unfinished += 1
             newest, trail = self._numbers.newest, list(self.trail)
-            self.ledger.complain(f"{self.name}: heard no end after {newest} of {self._epoch}, {trail}")
+            self.ledger.complain("unfinished", f"{self.name}: heard no end after {newest} of {self._epoch}, {trail}")
