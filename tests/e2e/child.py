@@ -47,6 +47,10 @@ class Child:
         return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
 
     @property
+    def open_files(self) -> int:
+        return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+
+    @property
     def output(self) -> str:
         return "\n".join(self.lines)
 

@@ -82,6 +82,13 @@ class Proxy(Child):
         """Ask it to stop."""
         self._signal(signal.SIGTERM)
 
+    def suspend(self) -> None:
+        """Let it do nothing until it is resumed."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
 
 @contextlib.contextmanager
 def running_proxy(upstream: str, options: Sequence[str] = (), env: Mapping[str, str] | None = None) -> Iterator[Proxy]:
