@@ -5,6 +5,8 @@ import json
 
 import trio
 
+from shadowcat.testing import ProxyClient
+
 
 async def open_session(kit, version="2025-11-25"):
     kit.nursery.start_soon(kit.upstream.answer_initialize, "upstream-1", version)
@@ -94,8 +96,8 @@ async def start_stream(kit, request_id=1, client=None):
     return events, follower
 
 
-def move(client, kit):
-    """Return a client of another proxy in the session of *client*."""
-    moved = kit.new_client()
+def move(client, kit, app=None):
+    """Return a client of the proxy of *kit* in the session of *client*."""
+    moved = ProxyClient(app or kit.app, kit.nursery)
     moved.session_id, moved.protocol_version = client.session_id, client.protocol_version
     return moved

@@ -1,5 +1,8 @@
 """What a client finds that comes back to the same proxy."""
 
+import contextlib
+import json
+
 import pytest
 import trio
 import trio.testing
@@ -9,7 +12,7 @@ from shadowcat.errors import StoreUnavailable, UpstreamDisconnected
 from shadowcat.session import LogLimits, StreamConfig
 from shadowcat.testing import notification, open_proxy_kit, request, result
 
-from .conversation import Follower, open_session, start_listen, start_post, start_stream
+from .conversation import Follower, move, open_session, start_listen, start_post, start_stream
 
 CUT = UpstreamDisconnected("gone")
 UPSTREAM = HttpUpstreamConfig(url="http://upstream.invalid/mcp")
@@ -138,6 +141,55 @@ class TestSameProxy:
             events = call.open_events()
             await events.send(step(1))
             assert (await (await response()).next_event()).data
+
+
+def late_head(app):
+    """Return *app*, whose answers take a second to begin."""
+
+    async def call(scope, receive, send):
+        async def send_late(event):
+            if event["type"] == "http.response.start":
+                await trio.sleep(1)
+            await send(event)
+
+        await app(scope, receive, send_late)
+
+    return call
+
+
+class TestPriming:
+    @pytest.mark.parametrize("ids", [True, False])
+    async def test_first_event_stands_before_all_others_however_fast_they_come(self, autojump_clock, kit, ids):
+        slow = move(kit.client, kit, late_head(kit.app))
+        call, response = await start_post(kit, request(1, "x"), slow)
+        messages = [*map(step, range(5)), result(1)]
+        blocks = [
+            (b"id: %d\n" % number if ids else b"") + b"data: " + json.dumps(message).encode() + b"\n\n"
+            for number, message in enumerate(messages)
+        ]
+        call.respond(200, {"content-type": "text/event-stream"}, [b"".join(blocks)])
+        follower = Follower(await response())
+        await follower.prime()
+        cursor = follower.cursor
+        assert await follower.rest() == messages
+
+        again = Follower(await answered(kit, follower, cursor))
+        assert await again.rest() == messages
+
+    async def test_no_id_comes_twice(self, autojump_clock, kit):
+        events, follower = await start_stream(kit)
+        ids = [follower.cursor]
+        await events.send_bytes(b"id: p\ndata:\n\n")
+        await trio.testing.wait_all_tasks_blocked()
+        await events.send(step(1), "a")
+        await events.send_bytes(b"id: q\ndata:\n\n")
+        await events.send(step(2), "b")
+        await events.send(result(1), "c")
+        events.end()
+        with contextlib.suppress(trio.EndOfChannel):
+            while True:
+                ids.append((await follower.response.next_event()).id.decode())
+        assert len(ids) == len(set(ids)) == 5
 
 
 class TestLimits:

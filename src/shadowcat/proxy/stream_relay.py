@@ -54,6 +54,7 @@ class StreamRelay:
         self._body: BodyStream | None = None
         self._is_partial = False
         self._stream: EventStream | None = None
+        self._primed: ResumePoint | None = None
 
     async def attend(self, serve: Callable[[], Awaitable[None]]) -> None:
         """Run *serve*, and cancel it when the client leaves.  Its errors come in an exception group."""
@@ -91,7 +92,7 @@ class StreamRelay:
             with reader.scope:
                 body = await self._opened()
                 if primes:
-                    await body.write(_priming(stream))
+                    await body.write(self._priming(stream))
                 await self._copy_all(stream, reader, body)
                 if not stream.is_lost:
                     stream.is_delivered = True
@@ -100,20 +101,24 @@ class StreamRelay:
             stream.detach(reader)
 
     async def _copy_all(self, stream: EventStream, reader: Reader, body: BodyStream) -> None:
-        primed = stream.resume
         while True:
             if entries := reader.take():
                 data = b"".join(map(_encode, entries, map(stream.cursor, entries)))
                 self._is_partial = not entries[-1].ends
             elif reader.is_at_end:
                 return
-            elif primed is not stream.resume and self._primes and stream.log.position == 0:
+            elif stream.log.position == 0 and self._primed is not stream.resume and self._primes:
                 # Only now is it known what the upstream can be asked to go on from.
-                primed = stream.resume
-                data = _priming(stream)
+                data = self._priming(stream)
             elif not (data := await self._wait(reader)):
                 continue
             await body.write(data)
+
+    def _priming(self, stream: EventStream) -> bytes:
+        """Return an event whose id stands before all others of *stream*."""
+        self._primed = stream.resume if stream.log.position == 0 else None
+        cursor = Cursor(stream.key.stream_id, 0, self._primed)
+        return encode_event(SSEEvent(b"", id=cursor.encode(), retry=stream.retry))
 
     async def _wait(self, reader: Reader) -> bytes:
         """Wait for news; return what is to be sent if there are none for long."""
@@ -188,10 +193,6 @@ class StreamRelay:
 def _encode(entry: LogEntry, cursor: Cursor) -> bytes:
     begin = b"id: " + cursor.encode() + b"\n" if entry.begins else b""
     return begin + entry.event.block + (b"\n\n" if entry.ends else b"")
-
-
-def _priming(stream: EventStream) -> bytes:
-    return encode_event(SSEEvent(b"", id=stream.cursor(None).encode(), retry=stream.retry))
 
 
 def _cursor_of(before: Cursor, entry: LogEntry) -> Cursor:
