@@ -40,7 +40,7 @@ from .redis_scripts import APPEND, CLAIM, EXPIRE_STREAM, READ
 _BATCH = 500
 """Streams in one round trip."""
 
-_LOOKS = 20
+_LONGEST_WAIT = 1.0
 _LOOK_INTERVAL = 0.05
 """Seconds between two looks at a stream that another proxy appends to."""
 
@@ -132,11 +132,12 @@ class StreamLog:
         """Do what `SessionStore.wait_events` promises; that an owner has died is left to whoever reads next."""
         _, record, _ = self._keys(key)
         look: Command = (b"HMGET", record, b"last_position", b"is_ended", b"is_released")
-        for _ in range(_LOOKS):
-            await trio.sleep(_LOOK_INTERVAL)
-            ((last_position, *flags),) = await self._ask(look, again=True)
-            if last_position is None or int(last_position) > after or b"1" in flags:
-                return
+        has_news = False
+        with trio.move_on_after(_LONGEST_WAIT):
+            while not has_news:
+                await trio.sleep(_LOOK_INTERVAL)
+                ((last_position, *flags),) = await self._ask(look, again=True)
+                has_news = last_position is None or int(last_position) > after or b"1" in flags
 
     async def _is_alive(self, owner: OwnerId | None) -> bool:
         (count,) = await self._ask((b"EXISTS", self._owner_key(owner or OwnerId(""))), again=True)

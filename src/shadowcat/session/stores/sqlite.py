@@ -40,7 +40,7 @@ _MAX_FRAMES: Final = 1000
 _EXPIRED_AT_ONCE: Final = 100
 """Streams that one transaction drops."""
 
-_LOOKS: Final = 50
+_LONGEST_WAIT: Final = 1.0
 _LOOK_INTERVAL: Final = 0.02
 """Seconds between two looks at whether anybody has written to the file; one takes a few microseconds."""
 
@@ -214,13 +214,14 @@ class SqliteStore(SessionStore):
         return dropped
 
     async def wait_events(self, session_id: SessionId, stream_id: StreamId, after: int) -> None:
-        key, seen = StreamKey(session_id, stream_id), None
-        for _ in range(_LOOKS):
-            await trio.sleep(_LOOK_INTERVAL)
-            version = await self._look_up("PRAGMA data_version")
-            if version != seen and await self._look(lambda db: streams.has_news(db, key, after, time.time())):
-                return
-            seen = version
+        key, seen, has_news = StreamKey(session_id, stream_id), None, False
+        with trio.move_on_after(_LONGEST_WAIT):
+            while not has_news:
+                await trio.sleep(_LOOK_INTERVAL)
+                version = await self._look_up("PRAGMA data_version")
+                if version != seen:
+                    seen = version
+                    has_news = await self._look(lambda db: streams.has_news(db, key, after, time.time()))
 
     async def get_sessions_batch(self, session_ids: Sequence[SessionId]) -> Sequence[Session]:
         """Return those of the sessions that exist, in the order asked for.  Atomic."""

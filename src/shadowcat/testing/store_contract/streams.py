@@ -22,7 +22,7 @@ from .client import (
     session_called,
 )
 
-_PATIENCE = 1.5
+_PATIENCE = 2.0
 """Seconds that waiting may take: one, and what a busy machine adds."""
 
 _TEXTS = [None, "", " ", "0", "null", "'; --", '"\\', "\x00\x01\x7f", "ÄΩ漢𝄞", "x" * 9000]
