@@ -164,13 +164,14 @@ class Stage:
 
     async def _conclude(self, clients: Sequence[Client], limit: float) -> None:
         """Wait for the calls, or until it has been enough; then let listeners hear the end."""
-        with trio.move_on_after(limit):
-            for client in clients:
-                await client.is_idle.wait()
+        with trio.move_on_after(limit) as enough:
+            await wait_idle(clients)
         for client in clients:
             client.is_enough = True
-        for client in clients:
-            await client.is_idle.wait()
+        if enough.cancelled_caught:
+            # A call that never ends must not keep listeners from hearing their end.
+            with trio.move_on_after(self._plan.conclusion / 2):
+                await wait_idle(clients)
         self._disturbance.cancel()
         await self._order("finish")
 
@@ -220,6 +221,12 @@ class Stage:
             self.outcome.samples[moment] = Sample(
                 sum(process.resident for process in processes), sum(process.open_files for process in processes)
             )
+
+
+async def wait_idle(clients: Sequence[Client]) -> None:
+    """Return when all calls have ended."""
+    for client in clients:
+        await client.is_idle.wait()
 
 
 def totals_of(plan: Plan, rng: random.Random) -> list[int]:
