@@ -76,6 +76,30 @@ class TestSameProxy:
         again = Follower(await answered(kit, follower, cursor))
         assert await again.rest() == [result(1)]
 
+    async def test_after_the_answer_nothing_is_left(self, autojump_clock, kit):
+        """Whatever has become of the stream since."""
+        events, follower = await start_stream(kit)
+        await events.send(step(1), "a")
+        await events.send(result(1), "b")
+        events.end()
+        await follower.rest()
+        for _ in range(2):
+            again = Follower(await answered(kit, follower, follower.cursor))
+            assert (again.response.status, await again.rest()) == (200, [])
+            await trio.sleep(400)
+        assert kit.upstream.hits == 2
+
+    async def test_listening_that_is_joined_is_primed_where_it_is_joined(self, autojump_clock, kit):
+        call, response = await start_listen(kit)
+        events = call.open_events()
+        (await response()).leave()
+        await trio.testing.wait_all_tasks_blocked()
+        await events.send(step(1))
+        follower = Follower(await kit.client.listen())
+        await follower.prime()
+        await follower.resume(kit.client)
+        assert await follower.next() == step(1)
+
     async def test_nothing_of_another_stream_is_replayed(self, autojump_clock, kit):
         """MCP 2025-11-25: the server MUST NOT replay messages of a different stream."""
         one, follower = await start_stream(kit, 1)
@@ -332,10 +356,7 @@ class TestStore:
             assert (await kit.client.listen("aAAAAAAAAAAAA.1")).status == 503
 
     async def test_store_that_keeps_no_streams_does_for_one_process(self, autojump_clock):
-        class PlainStore(InMemoryStore):
-            keeps_streams = False
-
-        async with open_proxy_kit(store=PlainStore()) as kit:
+        async with open_proxy_kit(store=InMemoryStore(keeps_streams=False)) as kit:
             await open_session(kit)
             events, follower = await start_stream(kit)
             follower.response.leave()

@@ -135,7 +135,7 @@ class TestReading:
     async def test_id_of_an_event_is_where_the_upstream_goes_on(self, autojump_clock):
         """In the upstream session that gave it."""
         stream = stream_of()
-        assert stream.cursor(None).position == 0
+        assert stream.cursor_before(stream.log.end).position == 0
         publish(stream, b"a", upstream_id="7")
         stream.begin_epoch(1)
         publish(stream, b"b", upstream_id="1")
@@ -146,7 +146,7 @@ class TestReading:
             (2, ResumePoint(1, "1")),
             (3, None),
         ]
-        assert stream.cursor(None).resume == ResumePoint(1, "1")
+        assert stream.cursor_before(stream.log.end).resume == ResumePoint(1, "1")
 
     async def test_id_without_data_is_news_and_no_event(self, autojump_clock, nursery):
         stream = stream_of()

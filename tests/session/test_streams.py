@@ -59,7 +59,7 @@ class TestBegin:
             stream = manager.streams.begin(session, StreamKind.LISTENING)
             publish(manager, stream, "1")
             await trio.sleep(20)
-            cursor = stream.cursor(None)
+            cursor = stream.cursor_before(stream.log.end)
             assert manager.streams.find(session, cursor) is None
             again = await manager.streams.claim(session, cursor)
             assert again is not stream
@@ -251,7 +251,7 @@ class TestTakingOver:
             assert (stream.is_fenced, stream.presence.cancel_called, reader.scope.cancel_called) == (True, True, True)
             page = await alive.store.read_events(session.id, stream.key.stream_id, 0)
             assert [event.upstream_id for event in page.events] == ["1", "2"]
-            assert zombie.streams.find(session, stream.cursor(None)) is None
+            assert zombie.streams.find(session, stream.cursor_before(stream.log.end)) is None
 
     async def test_streams_of_one_that_stops_are_free_at_once(self, autojump_clock):
         """An orderly stop stores what there is and says so."""

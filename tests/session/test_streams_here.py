@@ -10,10 +10,15 @@ from .managing import create, open_manager
 from .streaming import blocks, copy, crash, finish, open_two, park, publish
 
 
+FOOTPRINT = 2400 + 320 + 1000
+"""Bytes that a stream with an event of a thousand bytes counts for."""
+
+
 class ForgetfulStore(InMemoryStore):
     """Keeps no streams."""
 
-    keeps_streams = False
+    def __init__(self):
+        super().__init__(keeps_streams=False)
 
     async def append_events(self, appends, limits):
         raise AssertionError("it is not asked to")
@@ -219,7 +224,7 @@ class TestBounds:
 
     async def test_so_many_bytes_are_kept_of_all_sessions(self, autojump_clock):
         """The ones that came to rest first go first, whether ended or parked; each costs something by itself."""
-        async with open_manager(streams=StreamConfig(max_resting_bytes=16 * 1024)) as manager:
+        async with open_manager(streams=StreamConfig(max_resting_bytes=3 * FOOTPRINT)) as manager:
             sessions = [await create(manager) for _ in range(5)]
             streams = [begin_many(manager, session, 1)[0] for session in sessions]
             for number, stream in enumerate(reversed(streams)):
@@ -273,7 +278,7 @@ class TestBounds:
 
     async def test_what_is_counted_is_what_is_kept(self, autojump_clock):
         """However streams come to rest and go: told twice, dropped, claimed again, swept or forgotten."""
-        bound = 4 * (4096 + 1000)
+        bound = 4 * FOOTPRINT
         config = StreamConfig(max_resting_bytes=bound, limits=LogLimits(max_age=60))
         async with open_manager(ForgetfulStore(), streams=config) as manager:
             for round_ in range(20):
@@ -329,7 +334,7 @@ class TestForget:
             await trio.sleep(0.2)
             manager.streams.drop(stream)
             assert reader.scope.cancel_called
-            assert manager.streams.find(session, stream.cursor(None)) is None
-            taken = await manager.streams.claim(session, stream.cursor(None))
+            assert manager.streams.find(session, stream.cursor_before(stream.log.end)) is None
+            taken = await manager.streams.claim(session, stream.cursor_before(stream.log.end))
             manager.streams.drop(stream)
             assert list(manager.streams.of(session)) == [taken]

@@ -182,6 +182,9 @@ class LegacyEndpoint:
         """Go on with a stream where its client left it, wherever it is."""
         streams = self._sessions.streams
         headers = upstream_headers(exchange.headers, self._config.forward_headers)
+        if cursor.is_last:
+            await events.finish()
+            return
         while True:
             stream = streams.find(session, cursor)
             if stream is None:
@@ -191,8 +194,7 @@ class LegacyEndpoint:
             if stream is not None:
                 if stream.is_lost:
                     raise streams.lost()
-                number = stream.log.find(cursor.position)
-                await events.copy(stream, 0 if number is None else number, cursor.position)
+                await events.go_on(stream, cursor)
                 return
             moved = await events.tail(self._sessions.store, streams, cursor)
             if moved is None:

@@ -68,31 +68,40 @@ class StreamRelay:
         scope.cancel()
 
     async def begin(self, stream: EventStream, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Send a new stream to the client that asked for it: as `copy`, from the beginning.
+        """Send a new stream to the client that asked for it, as `copy` does.
 
         Args:
             headers: What else the upstream says in the head of its answer.
         """
         names = {name for name, _ in headers}
         self._headers = [*headers, *(field for field in EVENT_HEADERS if field[0] not in names)]
-        await self._send(stream, stream.attach(0), primes=self._primes)
+        await self.copy(stream, 0)
 
-    async def copy(self, stream: EventStream, number: int, after: int = 0) -> None:
+    async def copy(self, stream: EventStream, number: int) -> None:
         """Send what *stream* has from the entry *number* on, and what is yet to come.
 
         Returns at its end; or before, the answer being left cut, if another connection
-        of the client takes over or the stream is no longer to be had here.  Events up
-        to the position *after* are passed over.
+        of the client takes over or the stream is no longer to be had here.
         """
-        await self._send(stream, stream.attach(number, after), primes=False)
+        await self._send(stream, number, 0, primes=self._primes)
 
-    async def _send(self, stream: EventStream, reader: Reader, *, primes: bool) -> None:
+    async def go_on(self, stream: EventStream, cursor: Cursor) -> None:
+        """Send what *stream* has beyond *cursor*, as `copy` does."""
+        number = stream.log.find(cursor.position)
+        await self._send(stream, 0 if number is None else number, cursor.position, primes=False)
+
+    async def finish(self) -> None:
+        """Say that nothing more will come."""
+        await (await self._opened()).end()
+
+    async def _send(self, stream: EventStream, number: int, after: int, *, primes: bool) -> None:
         self._stream = stream
+        reader = stream.attach(number, after)
         try:
             with reader.scope:
                 body = await self._opened()
                 if primes:
-                    await body.write(self._priming(stream))
+                    await body.write(self._priming(stream, reader))
                 await self._copy_all(stream, reader, body)
                 if not stream.is_lost:
                     stream.is_delivered = True
@@ -109,15 +118,15 @@ class StreamRelay:
                 return
             elif stream.log.position == 0 and self._primed is not stream.resume and self._primes:
                 # Only now is it known what the upstream can be asked to go on from.
-                data = self._priming(stream)
+                data = self._priming(stream, reader)
             elif not (data := await self._wait(reader)):
                 continue
             await body.write(data)
 
-    def _priming(self, stream: EventStream) -> bytes:
-        """Return an event whose id stands before all others of *stream*."""
-        self._primed = stream.resume if stream.log.position == 0 else None
-        cursor = Cursor(stream.key.stream_id, 0, self._primed)
+    def _priming(self, stream: EventStream, reader: Reader) -> bytes:
+        """Return an event whose id stands before all that are still to be sent."""
+        cursor = stream.cursor_before(reader.number)
+        self._primed = cursor.resume
         return encode_event(SSEEvent(b"", id=cursor.encode(), retry=stream.retry))
 
     async def _wait(self, reader: Reader) -> bytes:
@@ -157,7 +166,7 @@ class StreamRelay:
                 cursor, idle_since = cursors[-1], trio.current_time()
                 continue
             if page.record.is_ended:
-                await (await self._opened()).end()
+                await self.finish()
                 return None
             if page.record.owner is None:
                 return cursor

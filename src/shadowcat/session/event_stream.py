@@ -124,6 +124,7 @@ class EventStream:
         self.retry: int | None = None
         """Milliseconds after which the upstream wants to be asked again, if it said so."""
         self.is_answered = False
+        """Whether the answer is the next event to be published, or has been."""
         self.is_cancelled = False
         """Whether the client no longer wants the answer, which may then never come."""
         self.is_ended = False
@@ -141,6 +142,7 @@ class EventStream:
         self.delivered = 0
         """The number of the first entry that no client has been written yet."""
         self._linger = linger
+        self._answer_position: int | None = None
         self._mark = mark
         self._reader: Reader | None = None
         self._news = trio.lowlevel.ParkingLot()
@@ -160,6 +162,8 @@ class EventStream:
         position = self.log.position + begins
         if upstream_id is not None:
             self.resume = ResumePoint(self.epoch, upstream_id)
+        if self.is_answered and self._answer_position is None:
+            self._answer_position = position
         self.log.append(LogEntry(StreamEvent(position, upstream_id, block, now), begins, ends, self.epoch))
         if self._reader is not None:
             self._reader.unread += len(block)
@@ -235,17 +239,20 @@ class EventStream:
             self.presence.deadline = trio.current_time() + self._linger
             self._room.unpark_all()
 
-    def cursor(self, entry: LogEntry | None) -> Cursor:
-        """Return the id of an event: what a client that has seen it can come back with.
-
-        Args:
-            entry: None for a client that has seen nothing yet.
-        """
-        if entry is None:
-            return Cursor(self.key.stream_id, self.log.position, self.resume)
+    def cursor(self, entry: LogEntry) -> Cursor:
+        """Return the id of an event: what a client that has seen it can come back with."""
         upstream_id = entry.event.upstream_id
         resume = None if upstream_id is None else ResumePoint(entry.epoch, upstream_id)
-        return Cursor(self.key.stream_id, entry.event.position, resume)
+        position = entry.event.position
+        return Cursor(self.key.stream_id, position, resume, position == self._answer_position)
+
+    def cursor_before(self, number: int) -> Cursor:
+        """Return the id of a place: what a client can come back with that has not seen the entry *number*."""
+        entries = self.log.read(number, 1)
+        if not entries:
+            position = self.log.position
+            return Cursor(self.key.stream_id, position, self.resume, position == self._answer_position)
+        return Cursor(self.key.stream_id, entries[0].event.position - 1, None)
 
     def make_room(self, reader: Reader) -> None:
         """Note that a client has read on."""
@@ -282,7 +289,7 @@ class EventStream:
             events=events,
             last_position=last,
             resume_id=self._resume_id_at(last),
-            is_ended=self.is_ended and last == self.log.position,
+            is_ended=(self.is_ended or self.is_answered) and last == self.log.position,
             is_released=self.is_parked,
         )
         return None if append == self._stored else attrs.evolve(append, appended_at=now)
@@ -311,7 +318,7 @@ class EventStream:
     @property
     def last_event_id(self) -> str:
         """The id of the newest event."""
-        return self.cursor(None).encode().decode()
+        return self.cursor_before(self.log.end).encode().decode()
 
     def mark(self) -> None:
         """Have the store told what is new, once for however much there is until then."""

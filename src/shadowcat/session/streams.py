@@ -21,9 +21,6 @@ log = logging.getLogger(__name__)
 EPOCH = "shadowcat.epoch"
 """The key in a session's metadata that counts the upstream sessions it has had."""
 
-_OVERHEAD = 4096
-"""Bytes that a stream takes beside its events, about."""
-
 _LOST = (
     "events after this Last-Event-ID are no longer kept, and the upstream cannot send them again; "
     "open a stream without it, and check what became of requests that were not answered"
@@ -43,7 +40,7 @@ class StreamConfig:
     """Seconds after which other proxies take over the streams of one that has died."""
 
     max_resting_bytes: int = attrs.field(default=32 * 1024 * 1024, validator=attrs.validators.ge(0))
-    """Bytes of streams that have ended or are parked, kept in memory for clients that come back late."""
+    """Bytes of memory for streams that have ended or are parked, for clients that come back late."""
 
 
 @attrs.frozen
@@ -172,7 +169,7 @@ class SessionStreams:
             or self._streams_of(stream.key.session_id).get(stream.key.stream_id) is not stream
         ):
             return
-        size = self._resting[stream.key] = stream.log.size + _OVERHEAD
+        size = self._resting[stream.key] = stream.log.footprint
         self._resting_bytes += size
         siblings = self._streams_of(stream.key.session_id)
         if len(siblings) > self.config.limits.max_streams:

@@ -62,7 +62,7 @@ class StorageFactory:
             StoreCorrupt: The SQLite file is not ours, or damaged; it was left untouched.
         """
         async with AsyncExitStack() as stack:
-            store: SessionStore = InMemoryStore()
+            store: SessionStore = InMemoryStore(keeps_streams=False)
             if config.sqlite is not None:
                 store = await stack.enter_async_context(open_sqlite_store(config.sqlite))
             elif config.redis is not None:

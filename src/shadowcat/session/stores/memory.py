@@ -69,11 +69,15 @@ class _Entry:
 
 
 class InMemoryStore(SessionStore):
-    """Keep sessions in a dictionary; they are gone when the process ends."""
+    """Keep sessions in a dictionary; they are gone when the process ends.
 
-    keeps_streams = True
+    Args:
+        keeps_streams: Whether event streams are kept too.  One proxy has no use for
+            that, since it has its own in memory; several in this process do.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_streams: bool = True) -> None:
+        self.keeps_streams = keeps_streams
         self._alive_until: dict[OwnerId, float] = {}
         """By trio's clock."""
         self._entries: dict[SessionId, _Entry] = {}
