@@ -76,18 +76,29 @@ class TestSameProxy:
         again = Follower(await answered(kit, follower, cursor))
         assert await again.rest() == [result(1)]
 
-    async def test_after_the_answer_nothing_is_left(self, autojump_clock, kit):
-        """Whatever has become of the stream since."""
+    async def test_after_the_answer_there_is_no_stream(self, autojump_clock, kit):
+        """Whatever has become of it since.  Clients come back again and again to one that ends empty."""
         events, follower = await start_stream(kit)
         await events.send(step(1), "a")
         await events.send(result(1), "b")
         events.end()
         await follower.rest()
         for _ in range(2):
-            again = Follower(await answered(kit, follower, follower.cursor))
-            assert (again.response.status, await again.rest()) == (200, [])
+            again = await answered(kit, follower, follower.cursor)
+            assert (again.status, await again.read()) == (405, b"")
             await trio.sleep(400)
         assert kit.upstream.hits == 2
+
+    async def test_after_the_end_of_a_cancelled_call_there_is_no_stream(self, autojump_clock, kit):
+        events, follower = await start_stream(kit)
+        await events.send(step(1), "a")
+        await follower.next()
+        cancel, accepted = await start_post(kit, notification("notifications/cancelled", requestId=1))
+        cancel.respond(202)
+        await accepted()
+        events.end()
+        assert await follower.rest() == []
+        assert (await answered(kit, follower, follower.cursor)).status == 405
 
     async def test_listening_that_is_joined_is_primed_where_it_is_joined(self, autojump_clock, kit):
         call, response = await start_listen(kit)

@@ -126,6 +126,17 @@ class TestReplica:
         assert await follower.rest() == [result(1)]
         assert other.upstream.hits == 0
 
+    async def test_after_the_answer_there_is_no_stream_at_the_other_either(self, autojump_clock, replicas):
+        one, other = replicas
+        events, follower = await start_stream(one)
+        client = move(one.client, other)
+        await trio.sleep(0.2)
+        await follower.resume(client)
+        await events.send(result(1))
+        events.end()
+        assert await follower.rest() == [result(1)]
+        assert (await client.listen(follower.cursor)).status == 405
+
     async def test_it_takes_over_when_the_first_is_dead(self, autojump_clock, replicas):
         one, other = replicas
         events, follower = await start_stream(one)

@@ -34,6 +34,8 @@ EVENT_HEADERS = (
     (b"x-accel-buffering", b"no"),
 )
 
+_NO_STREAM = ((b"allow", b"POST, DELETE"),)
+
 _COME_BACK = encode_event(SSEEvent(retry=1000))
 """Tells a client whose stream is not over when to resume it."""
 
@@ -87,12 +89,22 @@ class StreamRelay:
 
     async def go_on(self, stream: EventStream, cursor: Cursor) -> None:
         """Send what *stream* has beyond *cursor*, as `copy` does."""
+        if stream.is_ended and cursor.position >= stream.log.position:
+            await self.finish()
+            return
         number = stream.log.find(cursor.position)
         await self._send(stream, 0 if number is None else number, cursor.position, primes=False)
 
     async def finish(self) -> None:
-        """Say that nothing more will come."""
-        await (await self._opened()).end()
+        """Say that nothing more will come; if nothing was sent, that there is no stream.
+
+        2025-11-25 allows 405 for that.  Clients come back to an event stream that ends without
+        an answer, and some do so after one that was an error.
+        """
+        if self._body is None:
+            await self._exchange.respond(405, _NO_STREAM)
+        else:
+            await self._body.end()
 
     async def _send(self, stream: EventStream, number: int, after: int, *, primes: bool) -> None:
         self._stream = stream
