@@ -57,6 +57,20 @@ class TestSameProxy:
         assert await follower.rest() == [step(4), result(1)]
         assert kit.upstream.hits == 2
 
+    async def test_client_that_comes_back_is_told_its_own_place_before_anything_new(self, autojump_clock, kit):
+        """Not all remember it if they are cut off again before an event comes."""
+        events, follower = await start_stream(kit)
+        await events.send_bytes(b"id: p\nretry: 250\ndata:\n\n")
+        await events.send(step(1), "a")
+        await follower.next()
+        cursor = follower.cursor
+        for _ in range(2):
+            event = await (await follower.resume(kit.client)).next_event()
+            assert (event.id, event.data, event.retry) == (cursor.encode(), b"", 250)
+        await events.send(result(1), "b")
+        events.end()
+        assert await follower.rest() == [result(1)]
+
     async def test_answer_waits_for_its_client(self, autojump_clock, kit):
         events, follower = await start_stream(kit)
         follower.response.leave()

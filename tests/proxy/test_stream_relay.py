@@ -9,7 +9,7 @@ from shadowcat.errors import UpstreamDisconnected
 from shadowcat.session import StreamConfig
 from shadowcat.testing import notification, open_proxy_kit, result
 
-from .conversation import Follower, Pending, move, open_session, start_listen, start_stream
+from .conversation import Follower, move, open_session, start_listen, start_stream
 
 CUT = UpstreamDisconnected("gone")
 UPSTREAM = HttpUpstreamConfig(url="http://upstream.invalid/mcp")
@@ -126,6 +126,20 @@ class TestReplica:
         assert await follower.rest() == [result(1)]
         assert other.upstream.hits == 0
 
+    async def test_client_is_told_its_own_place_first(self, autojump_clock, replicas):
+        one, other = replicas
+        events, follower = await start_stream(one)
+        await events.send(step(1), "a")
+        await follower.next()
+        await trio.sleep(0.2)
+        cursor = follower.cursor
+        await follower.resume(move(one.client, other))
+        await follower.prime()
+        assert follower.cursor == cursor
+        await events.send(result(1), "b")
+        events.end()
+        assert await follower.rest() == [result(1)]
+
     async def test_after_the_answer_there_is_no_stream_at_the_other_either(self, autojump_clock, replicas):
         one, other = replicas
         events, follower = await start_stream(one)
@@ -165,10 +179,9 @@ class TestReplica:
         assert await follower.next() == step(1)
         await trio.sleep(1)
         one.store.freeze()
-        moved = Pending()
-        other.nursery.start_soon(moved.run, follower.resume, move(one.client, other))
+        await follower.resume(move(one.client, other))
+        await follower.prime()
         again = (await other.upstream.next_call()).open_events()
-        await moved()
         one.store.thawed.set()
         await events.send(step(66), "z")
         await again.send(step(2), "b")

@@ -85,7 +85,7 @@ class StreamRelay:
         Returns at its end; or before, the answer being left cut, if another connection
         of the client takes over or the stream is no longer to be had here.
         """
-        await self._send(stream, number, 0, primes=self._primes)
+        await self._send(stream, number, None)
 
     async def go_on(self, stream: EventStream, cursor: Cursor) -> None:
         """Send what *stream* has beyond *cursor*, as `copy` does."""
@@ -93,7 +93,7 @@ class StreamRelay:
             await self.finish()
             return
         number = stream.log.find(cursor.position)
-        await self._send(stream, 0 if number is None else number, cursor.position, primes=False)
+        await self._send(stream, 0 if number is None else number, cursor)
 
     async def finish(self) -> None:
         """Say that nothing more will come; if nothing was sent, that there is no stream.
@@ -106,14 +106,17 @@ class StreamRelay:
         else:
             await self._body.end()
 
-    async def _send(self, stream: EventStream, number: int, after: int, *, primes: bool) -> None:
+    async def _send(self, stream: EventStream, number: int, cursor: Cursor | None) -> None:
         self._stream = stream
-        reader = stream.attach(number, after)
+        reader = stream.attach(number, 0 if cursor is None else cursor.position)
         try:
             with reader.scope:
-                body = await self._opened()
-                if primes:
-                    await body.write(self._priming(stream, reader))
+                if cursor is not None:
+                    body = await self._resumed(cursor, stream.retry)
+                else:
+                    body = await self._opened()
+                    if self._primes:
+                        await body.write(self._priming(stream, reader))
                 await self._copy_all(stream, reader, body)
                 if not stream.is_lost:
                     stream.is_delivered = True
@@ -128,7 +131,7 @@ class StreamRelay:
                 self._is_partial = not entries[-1].ends
             elif reader.is_at_end:
                 return
-            elif stream.log.position == 0 and self._primed is not stream.resume and self._primes:
+            elif stream.log.position == 0 and self._primed != stream.resume and self._primes:
                 # Only now is it known what the upstream can be asked to go on from.
                 data = self._priming(stream, reader)
             elif not (data := await self._wait(reader)):
@@ -171,7 +174,7 @@ class StreamRelay:
             if page.events:
                 if page.events[0].position != cursor.position + 1:
                     raise streams.lost()
-                body = await self._opened()
+                body = await self._resumed(cursor)
                 entries = [LogEntry(event, epoch=epoch_of(self._session)) for event in page.events]
                 cursors = [_cursor_of(cursor, entry) for entry in entries]
                 await body.write(b"".join(map(_encode, entries, cursors)))
@@ -182,6 +185,7 @@ class StreamRelay:
                 return None
             if page.record.owner is None:
                 return cursor
+            await self._resumed(cursor)
             await store.wait_events(self._session.id, cursor.stream_id, cursor.position)
             if trio.current_time() - idle_since >= self._heartbeat_interval:
                 await (await self._opened()).write(HEARTBEAT)
@@ -204,6 +208,19 @@ class StreamRelay:
             elif self._primes:
                 await body.write(_COME_BACK)
         await body.end()
+
+    async def _resumed(self, cursor: Cursor, retry: int | None = None) -> BodyStream:
+        """Return the body, begun with the client's own place.
+
+        Clients that are cut off again before an event comes do not all remember it otherwise.
+        """
+        if self._body is not None:
+            return self._body
+        body = await self._opened()
+        if self._primes:
+            self._primed = cursor.resume
+            await body.write(encode_event(SSEEvent(b"", id=cursor.encode(), retry=retry)))
+        return body
 
     async def _opened(self) -> BodyStream:
         if self._body is None:
