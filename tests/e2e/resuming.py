@@ -9,12 +9,16 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any
+from typing import Any, Self
 
+import anyio
 import mcp_types as types
 import trio
 from mcp import Client
-from mcp.shared.message import ClientMessageMetadata
+from mcp.client._transport import ReadStream, TransportStreams
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.message import ClientMessageMetadata, SessionMessage
+from mcp_types import JSONRPCMessage, JSONRPCNotification
 
 from tests.e2e.child import PATIENCE, Child, running
 from tests.e2e.rawhttp import open_raw
@@ -53,9 +57,19 @@ class Wire:
         for scope in self._connections:
             scope.cancel()
 
+    def refuse(self) -> None:
+        """End all connections; let new ones fail until `release`."""
+        self.is_refusing = True
+        for scope in self._connections:
+            scope.cancel()
+
     def release(self) -> None:
         self.is_refusing = False
         self._released.set()
+
+    async def passed_resumptions(self, count: int) -> None:
+        """Return when there were so many."""
+        await until(lambda: self.resumptions >= count, PATIENCE)
 
     async def _handle(self, host: str, port: int, client: trio.SocketStream) -> None:
         with trio.CancelScope() as scope:
@@ -159,8 +173,14 @@ class Peer(ABC):
         """Be connected for as long as the block lasts, then end the session."""
 
     @abstractmethod
-    async def call(self, name: str, arguments: dict[str, Any] | None = None, token: str | None = None) -> str:
-        """Call a tool, or go on with a call where the token was current; return the text or the error."""
+    async def call(
+        self, name: str, arguments: dict[str, Any] | None = None, token: str | None = None, patience: float = PATIENCE
+    ) -> str:
+        """Call a tool, or go on with a call where the token was current; return the text."""
+
+    @abstractmethod
+    async def read(self, uri: str) -> None:
+        """Read a resource."""
 
     @abstractmethod
     async def set_level(self, level: types.LoggingLevel) -> None: ...
@@ -172,6 +192,10 @@ class Peer(ABC):
         """Return when so many messages have come."""
         await until(lambda: len(self.messages) >= count, PATIENCE)
 
+    async def told_places(self, count: int) -> None:
+        """Return when so many tokens have come."""
+        await until(lambda: len(self.tokens) >= count, PATIENCE)
+
     def _take(self, method: str, params: dict[str, Any]) -> None:
         match method:
             case "notifications/message" if params.get("logger") == LOGGER:
@@ -182,6 +206,38 @@ class Peer(ABC):
                 self.changes += 1
 
 
+class _Recorded:
+    """The messages of a transport, each noted on its way: the client handles every one in a task of its own."""
+
+    def __init__(self, stream: ReadStream[SessionMessage | Exception], note: Callable[[JSONRPCMessage], None]) -> None:
+        self._stream = stream
+        self._note = note
+
+    async def receive(self) -> SessionMessage | Exception:
+        item = await self._stream.receive()
+        if isinstance(item, SessionMessage):
+            self._note(item.message)
+        return item
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        try:
+            return await self.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
 class PythonPeer(Peer):
     """The Python SDK's client."""
 
@@ -189,32 +245,37 @@ class PythonPeer(Peer):
 
     @contextlib.asynccontextmanager
     async def connected(self, url: str) -> AsyncGenerator[None, None]:
-        options: dict[str, Any] = {"logging_callback": self._log, "message_handler": self._receive}
-        async with Client(url, mode="legacy", **options) as self._client:
+        async with Client(self._transport(url), mode="legacy") as self._client:
             yield
 
-    async def _log(self, params: types.LoggingMessageNotificationParams) -> None:
-        self._take("notifications/message", params.model_dump())
+    @contextlib.asynccontextmanager
+    async def _transport(self, url: str) -> AsyncGenerator[TransportStreams, None]:
+        async with streamable_http_client(url) as (received, sent):
+            yield _Recorded(received, self._note_message), sent
 
-    async def _progress(self, progress: float, total: float | None, message: str | None) -> None:
-        self._take("notifications/progress", {"progress": progress})
+    def _note_message(self, message: JSONRPCMessage) -> None:
+        if isinstance(message, JSONRPCNotification):
+            self._take(message.method, message.params or {})
 
-    async def _receive(self, message: Any) -> None:
-        if isinstance(message, types.ToolListChangedNotification):
-            self._take(message.method, {})
-
-    async def _note(self, token: str) -> None:
+    async def _note_token(self, token: str) -> None:
         self.tokens.append(token)
 
-    async def call(self, name: str, arguments: dict[str, Any] | None = None, token: str | None = None) -> str:
+    async def _ignore(self, progress: float, total: float | None, message: str | None) -> None: ...
+
+    async def call(
+        self, name: str, arguments: dict[str, Any] | None = None, token: str | None = None, patience: float = PATIENCE
+    ) -> str:
         request = types.CallToolRequest(params=types.CallToolRequestParams(name=name, arguments=arguments or {}))
-        metadata = ClientMessageMetadata(resumption_token=token, on_resumption_token_update=self._note)
+        metadata = ClientMessageMetadata(resumption_token=token, on_resumption_token_update=self._note_token)
         result = await self._client.session.send_request(
-            request, types.CallToolResult, metadata=metadata, progress_callback=self._progress
+            request, types.CallToolResult, patience, metadata, self._ignore
         )
         content = result.content[0]
         assert isinstance(content, types.TextContent)
         return content.text
+
+    async def read(self, uri: str) -> None:
+        await self._client.read_resource(uri)
 
     async def set_level(self, level: types.LoggingLevel) -> None:
         await self._client.set_logging_level(level)
@@ -278,10 +339,16 @@ class TypeScriptPeer(Peer):
         await self._stdin.send_all(json.dumps(command).encode() + b"\n")
         return await self._answer()
 
-    async def call(self, name: str, arguments: dict[str, Any] | None = None, token: str | None = None) -> str:
+    async def call(
+        self, name: str, arguments: dict[str, Any] | None = None, token: str | None = None, patience: float = PATIENCE
+    ) -> str:
         options = {} if token is None else {"token": token}
-        answer: str = await self._do(do="call", name=name, arguments=arguments or {}, **options)
+        timeout = round(patience * 1000)
+        answer: str = await self._do(do="call", name=name, arguments=arguments or {}, timeout=timeout, **options)
         return answer
+
+    async def read(self, uri: str) -> None:
+        await self._do(do="read", uri=uri)
 
     async def set_level(self, level: types.LoggingLevel) -> None:
         await self._do(do="level", level=level)

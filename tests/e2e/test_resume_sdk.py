@@ -3,10 +3,10 @@
 A call sends its numbered messages in parts, and the next part only when the test says
 so: what is sent before, during and after an interruption does not depend on time.
 
-The SDKs' clients give up after two attempts to come back, 100 ms apart here as the
-servers ask for.  So where something is away for longer, it is behind a relay that lets
-connections wait, as a load balancer does; what is possible after a client has given
-up, the last tests show.
+The SDKs' clients give up after two attempts to come back, which are 100 ms apart if the
+server asks for that.  So where something is away for longer, it is behind a relay that
+lets connections wait, as a load balancer does.  The Python SDK's client also gives its
+listening stream up when it is cut for the second time in its life.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from mcp import MCPError
 
 from tests.e2e import npm
 from tests.e2e.child import PATIENCE, module
@@ -35,6 +36,7 @@ SIZE = 5
 """Messages in a part."""
 
 LANGUAGES = ["python", "typescript"]
+
 
 class Stage:
     """A client, the proxy, a server, and the wires between them."""
@@ -169,14 +171,52 @@ async def test_client_that_is_cut_off_before_anything_new_came_still_knows_its_p
     async with stage.opened(), trio.open_nursery() as nursery:
         nursery.start_soon(stage.narrate)
         await stage.peer.received(SIZE)
-        for times in (1, 2):
+        for _ in range(2):
+            known = len(stage.peer.tokens)
             stage.client_wire.cut()
             stage.client_wire.release()
-            await until(lambda times=times: stage.client_wire.resumptions >= times, PATIENCE)
-            await trio.sleep(0.3)
+            await stage.peer.told_places(known + 1)
         await stage.server.go()
         await stage.peer.received(2 * SIZE)
         await stage.server.go()
+
+
+async def test_client_that_has_given_up_goes_on_with_its_token(stage: Stage):
+    """The SDKs make two attempts to come back; how to do so later is for the application to know."""
+    arguments = {"parts": 3, "size": SIZE, "closes": False}
+    async with stage.opened():
+
+        async def call_in_vain() -> None:
+            with pytest.raises((MCPError, RuntimeError)):
+                await stage.peer.call("narrate", arguments, patience=3)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call_in_vain)
+            await stage.peer.received(SIZE)
+            stage.client_wire.refuse()
+            stage.kill_proxy()
+        assert stage.client_wire.refusals >= 2
+        await stage.server.go()
+        await stage.server.go()
+        await stage.server.said("told 2")
+        await stage.start_proxy()
+        stage.client_wire.release()
+        assert await stage.peer.call("narrate", arguments, stage.peer.tokens[-1]) == f"told {3 * SIZE}"
+        assert stage.peer.messages == list(range(3 * SIZE))
+        assert stage.server.count("started") == 1
+
+
+async def test_client_that_was_told_an_error_does_not_come_back_for_ever(stage: Stage):
+    """The TypeScript SDK's client does come back, once, to hear that there is nothing."""
+    async with stage.opened():
+        await stage.server.said("answering GET 200")
+        for times in (1, 2, 3):
+            with pytest.raises((MCPError, RuntimeError), match="nothing"):
+                await stage.peer.read("memo://nothing")
+            if isinstance(stage.peer, TypeScriptPeer):
+                await stage.client_wire.passed_resumptions(times)
+        assert stage.server.count("answering GET 409") == 0
+        assert stage.client_wire.resumptions == (3 if isinstance(stage.peer, TypeScriptPeer) else 0)
 
 
 @asynccontextmanager

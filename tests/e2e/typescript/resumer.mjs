@@ -1,8 +1,8 @@
 // node resumer.mjs URL: a client that does what each line of standard input says, and
 // prints a line for each answer and each notification.
 //
-//   {"do": "call", "name": …, "arguments": …, "token": …}   {"do": "level", "level": …}
-//   {"do": "subscribe", "uri": …}
+//   {"do": "call", "name": …, "arguments": …, "token": …, "timeout": milliseconds}
+//   {"do": "read", "uri": …}   {"do": "subscribe", "uri": …}   {"do": "level", "level": …}
 
 import { createInterface } from "node:readline";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
@@ -15,12 +15,13 @@ const transport = new StreamableHTTPClientTransport(new URL(process.argv[2]));
 client.onerror = (error) => print({ trouble: String(error) });
 
 const commands = {
-  call: async ({ name, arguments: args, token }) => {
+  call: async ({ name, arguments: args, token, timeout }) => {
     const onprogress = (params) => print({ heard: "notifications/progress", params });
     const onresumptiontoken = (newest) => print({ token: newest });
-    const options = { onprogress, onresumptiontoken, resumptionToken: token, timeout: 5000 };
+    const options = { onprogress, onresumptiontoken, resumptionToken: token, timeout };
     return (await client.callTool({ name, arguments: args }, undefined, options)).content[0].text;
   },
+  read: ({ uri }) => client.readResource({ uri }),
   level: ({ level }) => client.setLoggingLevel(level),
   subscribe: ({ uri }) => client.subscribeResource({ uri }),
 };
