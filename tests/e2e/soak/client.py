@@ -71,7 +71,7 @@ class Cursor:
 
 def backoff(rng: random.Random, failures: int) -> float:
     """Return the seconds to wait after a number of failures in a row."""
-    return rng.uniform(0.5, 1) * min(0.05 * 2**failures, 1.0)
+    return rng.uniform(0.5, 1) * min(0.05 * 2.0 ** min(failures, 10), 1.0)
 
 
 @attrs.frozen(kw_only=True)
