@@ -85,7 +85,10 @@ def start_items(stack: ExitStack) -> tuple[list[Item], list[Item], list[Item]]:
         ("with httpx's transport, call in a session", with_httpx, legacy_call(open_session(with_httpx[1]))),
         ("with httpx's transport, modern call", with_httpx, modern_call()),
     ]
-    relays = [("Shadowcat", proxy)]
+    relays = [
+        ("Shadowcat, modern: passed on", proxy, ""),
+        ("Shadowcat, in a session: tracked and kept", proxy, session_id),
+    ]
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     os.chmod(folder, 0o755)
     stores = {"SQLite": ["--store", "sqlite", "--sqlite-path", f"{folder}/sessions.db"]}
@@ -93,19 +96,21 @@ def start_items(stack: ExitStack) -> tuple[list[Item], list[Item], list[Item]]:
         stores["Redis"] = ["--store", "redis", "--redis-url", redis_url]
     for name, options in stores.items():
         stored = start([*proxy_command, *options])
-        targets.append((f"with the {name} store, call in a session", stored, legacy_call(open_session(stored[1]))))
+        stored_id = open_session(stored[1])
+        targets.append((f"with the {name} store, call in a session", stored, legacy_call(stored_id)))
+        relays.append((f"with the {name} store: stored as well", stored, stored_id))
     if programs.find_nginx():
         nginx = stack.enter_context(programs.running_nginx(port, folder))
         targets.insert(2, (NGINX, nginx, legacy))
-        relays.insert(0, ("nginx", nginx))
+        relays.insert(0, ("nginx", nginx, session_id))
     calls = [
         Item(name, count, partial(programs.call, pid, url, message, count))
         for name, (pid, url), message in targets
         for count in CONNECTIONS
     ]
     events = [
-        Item(name, count, partial(programs.relay_events, upstream, pid, url, session_id, count))
-        for name, (pid, url) in relays
+        Item(name, count, partial(programs.relay_events, upstream, pid, url, session, count))
+        for name, (pid, url), session in relays
         for count in STREAMS
     ]
     places = {"memory": [], "SQLite": [f"{folder}/streams.db"]} | ({"Redis": [redis_url]} if redis_url else {})

@@ -47,9 +47,12 @@ def modern_call() -> Call:
 
 
 def events_call(session_id: str, stream: int) -> tuple[dict[str, str], str]:
-    """Return headers and body of a call that is answered with events, in a session."""
-    params = {"name": "events", "arguments": {"stream": stream}}
-    call = _call({**LEGACY_HEADERS, "Mcp-Session-Id": session_id}, params)
+    """Return headers and body of a call that is answered with events, in a session; without one if it is empty."""
+    params: dict[str, Any] = {"name": "events", "arguments": {"stream": stream}}
+    if session_id:
+        call = _call({**LEGACY_HEADERS, "Mcp-Session-Id": session_id}, params)
+    else:
+        call = _call({**_MODERN_HEADERS, "Mcp-Name": "events"}, {**params, "_meta": _META})
     return call.headers, f"{call.head}{1000 + stream}{call.tail}"
 
 

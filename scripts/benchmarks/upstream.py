@@ -104,9 +104,9 @@ class Server:
             if flow.is_over:
                 break
             sent += 1
-            await stream.send_all(_chunk(_PROGRESS % sent))
+            await stream.send_all(_chunk(_PROGRESS % sent, sent))
         last = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (found[1], _RESULT)
-        await stream.send_all(_chunk(last) + b"0\r\n\r\n")
+        await stream.send_all(_chunk(last, sent + 1) + b"0\r\n\r\n")
 
     async def measure(self, url: str, session_id: str, streams: int, seconds: float) -> None:
         """Open streams through *url* and count what arrives for *seconds*."""
@@ -153,7 +153,7 @@ class Reader:
             data = await self._stream.receive_some(65536)
             if not data:
                 raise SystemExit("an event stream was cut")
-            arrived = (self._tail[-1:] + data).count(b"\n\n")
+            arrived = (self._tail[-2:] + data).count(b"}\n\n")  # not an event without data
             if self._tail == b"" and not data.startswith(b"HTTP/1.1 200"):
                 raise SystemExit(f"no event stream: {data[:400]!r}")
             self._tail = (self._tail + data)[-5:]
@@ -162,8 +162,8 @@ class Reader:
             self._flow.room.release()
 
 
-def _chunk(data: bytes) -> bytes:
-    event = b"event: message\ndata: %b\n\n" % data
+def _chunk(data: bytes, number: int) -> bytes:
+    event = b"event: message\nid: bench-%d\ndata: %b\n\n" % (number, data)
     return b"%x\r\n%b\r\n" % (len(event), event)
 
 

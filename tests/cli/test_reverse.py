@@ -17,9 +17,12 @@ from shadowcat import (
     EndpointConfig,
     HttpUpstreamConfig,
     ListenerConfig,
+    LogLimits,
     OriginConfig,
+    RecoveryConfig,
     ReverseProxyConfig,
     SessionConfig,
+    StreamConfig,
 )
 from shadowcat.cli import main
 from shadowcat.cli.main import build_parser
@@ -56,17 +59,26 @@ class TestOptions:
             "--connect-timeout": "5.5",
             "--answer-timeout": "6",
             "--shutdown-timeout": "0",
+            "--replay-events": "7",
+            "--replay-bytes": "8",
+            "--replay-age": "9.5",
+            "--linger": "10",
         }
         expected = ReverseProxyConfig(
             upstream=HttpUpstreamConfig(url=URL, headers=[("X-A", "b: c")], connect_timeout=5.5, answer_timeout=6.0),
             listener=ListenerConfig(bind="127.0.0.1:0"),
             path="/x",
             endpoint=EndpointConfig(max_body_size=1, heartbeat_interval=4.0, forward_headers=["authorization"]),
-            sessions=SessionConfig(max_sessions=2, max_idle=3.5),
+            sessions=SessionConfig(
+                max_sessions=2,
+                max_idle=3.5,
+                streams=StreamConfig(limits=LogLimits(max_events=7, max_bytes=8, max_age=9.5), linger=10.0),
+            ),
+            recovery=RecoveryConfig(is_enabled=False),
             origin=OriginConfig(allowed_origins=["https://o"], allowed_hosts=["h"]),
             shutdown_timeout=0.0,
         )
-        assert expected == config_of(*[part for option in options.items() for part in option])
+        assert expected == config_of("--no-session-recovery", *[part for option in options.items() for part in option])
 
     def test_header_options_may_be_repeated(self, monkeypatch):
         """Secrets come from the environment, where no list of processes shows them."""

@@ -31,7 +31,11 @@ class App:
         }
         origins = OriginPolicy(OriginConfig(allowed_origins=[PAGE]))
         self.app = ReverseProxyApp(
-            AppConfig(max_header_size=1024, max_header_count=8), Routes(routes, "/mcp"), origins, self.drain
+            AppConfig(max_header_size=1024, max_header_count=8),
+            Routes(routes, "/mcp"),
+            origins,
+            self.drain,
+            lambda: pytest.fail("nobody asked"),
         )
         self.client = ProxyClient(self.app, nursery)
 

@@ -372,7 +372,7 @@ async def test_bug_in_one_stream_ends_that_stream_alone(autojump_clock, kit, cap
     events = call.open_events()
     follower = Follower(await response())
     await follower.prime()
-    await events.cut(ZeroDivisionError("a bug"))  # type: ignore[arg-type]
+    await events.cut(ZeroDivisionError("a bug"))
     with pytest.raises(trio.BrokenResourceError):
         await follower.next()
     assert "work for a session failed" in caplog.text

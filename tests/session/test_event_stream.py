@@ -148,6 +148,26 @@ class TestReading:
         ]
         assert stream.cursor_before(stream.log.end).resume == ResumePoint(1, "1")
 
+    async def test_id_of_the_answer_says_that_nothing_follows(self, autojump_clock):
+        """A client that comes back with it needs no stream, even where that is no longer known."""
+        stream = stream_of()
+        publish(stream, b"progress")
+        stream.is_answered = True
+        publish(stream, b"answer", b"log message")
+        cursors = [stream.cursor(entry) for entry in stream.attach(0).take()]
+        assert [cursor.is_last for cursor in cursors] == [False, True, False]
+
+    async def test_place_before_an_entry_has_an_id(self, autojump_clock):
+        """That of the event before; at the end, it is where the upstream goes on."""
+        stream = stream_of()
+        publish(stream, b"1", b"2", upstream_id="7")
+        publish(stream, b"3", upstream_id="8", ends=False)
+        publish(stream, b"3", begins=False)
+        places = [stream.cursor_before(number) for number in range(5)]
+        assert [place.position for place in places] == [0, 1, 2, 2, 3]
+        assert [place.resume for place in places] == [None] * 4 + [ResumePoint(0, "8")]
+        assert places[4].encode().decode() == stream.last_event_id
+
     async def test_id_without_data_is_news_and_no_event(self, autojump_clock, nursery):
         stream = stream_of()
         reader = stream.attach(0)

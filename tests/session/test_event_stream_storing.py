@@ -98,6 +98,17 @@ class TestAppends:
         stream.end(5.0)
         assert [append.is_ended for append in store_all(stream)] == [True]
 
+    async def test_stream_that_is_answered_is_at_its_end(self, autojump_clock):
+        """Though the upstream keeps it open: whoever takes over has nothing to wait for."""
+        stream = stream_of()
+        publish(stream, b"progress")
+        store_all(stream)
+        stream.is_answered = True
+        publish(stream, b"answer")
+        assert [append.is_ended for append in store_all(stream)] == [True]
+        stream.end(1.0)
+        assert store_all(stream) == []
+
     async def test_gap_of_what_was_dropped_before_is_no_failure(self, autojump_clock):
         """A store that was down for long."""
         stream = stream_of(limits=LogLimits(max_events=2))

@@ -9,7 +9,6 @@ from shadowcat.session import Cursor, InMemoryStore, LogLimits, ResumePoint, Str
 from .managing import create, open_manager
 from .streaming import blocks, copy, crash, finish, open_two, park, publish
 
-
 FOOTPRINT = 2400 + 320 + 1000
 """Bytes that a stream with an event of a thousand bytes counts for."""
 

@@ -1,6 +1,7 @@
 """The compositions.  Read `reverse` first."""
 
 from .app import AppConfig as AppConfig
+from .app import ProxyStatistics as ProxyStatistics
 from .app import ReverseProxyApp as ReverseProxyApp
 from .config import EndpointConfig as EndpointConfig
 from .pump import PumpConfig as PumpConfig

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import attrs
 
 from ..auth import OriginPolicy
 from ..errors import ClientDisconnected, HeadersTooLarge, InvalidRequest, ProtocolError, ShadowcatError, UpstreamError
 from ..protocol import collect_headers, error_body
+from ..session import PersistenceStatistics, StreamStatistics
 from ..transport import Exchange, Receive, Scope, Send
 from .answers import UNEXPECTED, answer_to
 from .drain import Drain, draining_error
@@ -32,6 +34,19 @@ class AppConfig:
     max_header_count: int = attrs.field(default=128, validator=attrs.validators.ge(8))
 
 
+@attrs.frozen
+class ProxyStatistics:
+    """What a proxy has done so far, and what it is doing."""
+
+    under_way: int
+    """Calls and listening connections now."""
+    recoveries: int
+    """Upstream sessions that took the place of lost ones."""
+    streams: StreamStatistics
+    persistence: PersistenceStatistics | None
+    """None until something was to be written behind."""
+
+
 class ReverseProxyApp:
     """An ASGI application that answers for an MCP server.
 
@@ -39,7 +54,16 @@ class ReverseProxyApp:
     stays that request's.
     """
 
-    def __init__(self, config: AppConfig, routes: Routes, origins: OriginPolicy, drain: Drain) -> None:
+    def __init__(
+        self,
+        config: AppConfig,
+        routes: Routes,
+        origins: OriginPolicy,
+        drain: Drain,
+        statistics: Callable[[], ProxyStatistics],
+    ) -> None:
+        self.statistics = statistics
+        """Returns a snapshot of what the proxy has done so far."""
         self._drain = drain
         self._config = config
         self._routes = routes

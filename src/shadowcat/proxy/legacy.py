@@ -182,6 +182,7 @@ class LegacyEndpoint:
         """Go on with a stream where its client left it, wherever it is."""
         streams = self._sessions.streams
         headers = upstream_headers(exchange.headers, self._config.forward_headers)
+        streams.resumed += 1
         if cursor.is_last:
             await events.finish()
             return

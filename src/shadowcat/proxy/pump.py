@@ -280,6 +280,7 @@ class StreamPump:
         async with room.reconnects:
             answer = await room.upstream.send(UpstreamRequest("GET", headers))
         if answer.status == 200 and answer.mode is ResponseMode.SSE_STREAM:
+            room.sessions.streams.reconnected += 1
             if stream.resume is None:
                 self._report_gap()
             return answer
@@ -311,6 +312,7 @@ class StreamPump:
 
     def _report_gap(self) -> None:
         """Say on a listening stream that something may be missing, if its client can be told."""
+        self._room.sessions.streams.lost()
         log.warning("a listening stream was interrupted; what the upstream sent meanwhile is lost")
         capabilities = self._session.initialize_result.get("capabilities")
         if isinstance(capabilities, dict) and "logging" in capabilities:

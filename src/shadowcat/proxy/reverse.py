@@ -26,7 +26,7 @@ from ..session import (
 from ..transport import Upstream
 from ..transport.downstream import ListenerConfig, bind_socket, parse_bind, serve_asgi, start_listening
 from ..transport.upstream import HttpUpstream, HttpUpstreamConfig
-from .app import AppConfig, ReverseProxyApp
+from .app import AppConfig, ProxyStatistics, ReverseProxyApp
 from .config import EndpointConfig
 from .drain import Drain
 from .endpoint import McpEndpoint
@@ -98,7 +98,16 @@ async def open_reverse_proxy_app(
         sessions.on_expired = legacy.end_upstream
         routes = build_routes(config.path, endpoint, drain, partial(_fallback, store))
         host, _ = parse_bind(config.listener.bind)
-        yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain)
+
+        def statistics() -> ProxyStatistics:
+            return ProxyStatistics(
+                drain.under_way,
+                recovery.recoveries,
+                sessions.streams.statistics(),
+                sessions.persistence_statistics(),
+            )
+
+        yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain, statistics)
 
 
 @asynccontextmanager
@@ -250,6 +259,11 @@ class ReverseProxyServerBuilder:
     def with_sessions(self, sessions: SessionConfig) -> ReverseProxyServerBuilder:
         """Limit sessions as *sessions* says."""
         self._config = attrs.evolve(self._config, sessions=sessions)
+        return self
+
+    def with_recovery(self, recovery: RecoveryConfig) -> ReverseProxyServerBuilder:
+        """Treat sessions that the upstream has lost as *recovery* says."""
+        self._config = attrs.evolve(self._config, recovery=recovery)
         return self
 
     def with_origin(self, origin: OriginConfig) -> ReverseProxyServerBuilder:

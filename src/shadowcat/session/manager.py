@@ -18,7 +18,7 @@ from .config import SessionConfig
 from .event_stream import EventStream
 from .lease import OwnerLease
 from .model import Session, SessionId, UpstreamSessionId, new_session_id
-from .persistence import PersistenceWorker
+from .persistence import PersistenceStatistics, PersistenceWorker
 from .presence import HeldId, Presence, Presences, id_key
 from .store import Activity, SessionStore
 from .streams import SessionStreams
@@ -87,6 +87,10 @@ class SessionManager:
             )
             self._nursery.start_soon(self._worker.run)
         return self._worker
+
+    def persistence_statistics(self) -> PersistenceStatistics | None:
+        """Return what writing behind has done so far; None if it has not begun."""
+        return None if self._worker is None else self._worker.statistics()
 
     async def give_up_streams(self) -> None:
         """Let other proxies take over at once; for when nothing is under way any more."""

@@ -52,8 +52,12 @@ class StreamStatistics:
     kept: int
     """Streams that have ended or are parked, and can still be asked for."""
     opened: int
+    resumed: int
+    """Times that a client came back for the rest of one."""
     claimed: int
-    """Taken over from another process, or from this one before a restart."""
+    """Taken over from another process, or from this one after a rest."""
+    reconnected: int
+    """Times that the upstream went on with one."""
     duplicates: int
     """Events that the upstream sent twice."""
     losses: int
@@ -79,6 +83,8 @@ class SessionStreams:
     ) -> None:
         self.config = config
         self.duplicates = 0
+        self.resumed = 0
+        self.reconnected = 0
         self._store = store
         self._lease = lease
         self._presences = presences
@@ -96,7 +102,9 @@ class SessionStreams:
             open=total - len(self._resting),
             kept=len(self._resting),
             opened=self._opened,
+            resumed=self.resumed,
             claimed=self._claimed,
+            reconnected=self.reconnected,
             duplicates=self.duplicates,
             losses=self._losses,
         )

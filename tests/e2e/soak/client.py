@@ -69,9 +69,13 @@ class Cursor:
         return backoff(rng, self.failures)
 
 
+PATIENCE = 300
+"""Times in a row that a client comes back in vain before it counts as stranded."""
+
+
 def backoff(rng: random.Random, failures: int) -> float:
     """Return the seconds to wait after a number of failures in a row."""
-    return rng.uniform(0.5, 1) * min(0.05 * 2**failures, 1.0)
+    return rng.uniform(0.5, 1) * min(0.05 * 2.0 ** min(failures, 10), 1.0)
 
 
 @attrs.frozen(kw_only=True)
@@ -190,7 +194,7 @@ class Client:
 
     async def _resume(self, session_id: str, observer: Observer, cursor: Cursor) -> None:
         """Come back to a stream until it is over, or said to be lost."""
-        while True:
+        while cursor.failures < PATIENCE:
             await trio.sleep(cursor.pause(self.rng))
             cursor.failures += 1
             self.ledger.reconnects += 1
