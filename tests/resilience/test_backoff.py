@@ -46,8 +46,10 @@ async def test_any_number_of_attempts_can_be_made(autojump_clock):
     ("budget", "after", "is_over"), [(10, 9.9, False), (10, 10, True), (10, 11, True), (0, 0, True)]
 )
 async def test_it_is_over_when_the_budget_is(autojump_clock, budget, after, is_over):
-    """Counted from the beginning, however little was waited."""
+    """Counted from the first failure, however little was waited."""
     backoff = Backoff(BackoffConfig(budget=budget), longest)
+    await trio.sleep(1000)
+    assert (backoff.next_wait() is None) == (budget == 0)
     await trio.sleep(after)
     assert (backoff.next_wait() is None) == is_over
 
@@ -60,9 +62,24 @@ async def test_progress_begins_anew(autojump_clock):
     backoff.progress()
     await trio.sleep(9)
     assert backoff.next_wait() == 0.2
-    await trio.sleep(1)
+    await trio.sleep(9.9)
+    assert backoff.next_wait() == 0.4
+    await trio.sleep(0.1)
     assert backoff.next_wait() is None
     backoff.progress()
+    assert backoff.next_wait() == 0.2
+
+
+async def test_sign_of_life_begins_the_budget_anew_and_waits_moderately(autojump_clock):
+    backoff = Backoff(BackoffConfig(budget=10), longest)
+    waits(backoff, 8)
+    await trio.sleep(9)
+    backoff.note_alive()
+    assert waits(backoff, 2) == pytest.approx([1.6, 3.2])
+    await trio.sleep(9)
+    assert backoff.next_wait() is not None
+    backoff.progress()
+    backoff.note_alive()
     assert backoff.next_wait() == 0.2
 
 

@@ -152,7 +152,7 @@ class TestReading:
         """A client that comes back with it needs no stream, even where that is no longer known."""
         stream = stream_of()
         publish(stream, b"progress")
-        stream.is_answered = True
+        stream.last_position = stream.log.position + 1
         publish(stream, b"answer", b"log message")
         cursors = [stream.cursor(entry) for entry in stream.attach(0).take()]
         assert [cursor.is_last for cursor in cursors] == [False, True, False]
@@ -268,7 +268,7 @@ class TestReplacing:
         """The upstream could not repeat what the client had seen; the client is told what became of its request."""
         stream = stream_of(position=3, resume=ResumePoint(0, "3"))
         reader = stream.attach(0, after=5)
-        publish(stream, b"error")
+        stream.publish(b"error", None, 0.0, is_last=True)
         stream.end(0.0)
         assert blocks(reader.take()) == [b"error"]
 

@@ -103,7 +103,7 @@ class TestAppends:
         stream = stream_of()
         publish(stream, b"progress")
         store_all(stream)
-        stream.is_answered = True
+        stream.last_position = stream.log.position + 1
         publish(stream, b"answer")
         assert [append.is_ended for append in store_all(stream)] == [True]
         stream.end(1.0)

@@ -28,7 +28,7 @@ settings.load_profile("no-deadline")
 SENDABLE = st.text(max_size=300).map(lambda text: read_upstream_id(text.encode(errors="replace"))).filter(bool)
 RESUME = st.none() | st.builds(ResumePoint, st.integers(0, 10**9 - 1), SENDABLE)
 STREAM_IDS = st.sampled_from(StreamKind).map(new_stream_id)
-CURSORS = st.builds(Cursor, STREAM_IDS, st.integers(0, 10**15 - 1), RESUME, st.booleans())
+CURSORS = st.builds(Cursor, STREAM_IDS, st.integers(0, 10**12), RESUME, st.booleans())
 
 
 class TestCursor:
@@ -105,13 +105,13 @@ class TestCursor:
 
 
 class TestUpstreamId:
-    @pytest.mark.parametrize("value", [b"7", b"a b", b"a:b/c==", b"~!", "\u00e9\U0001f600".encode(), b"x" * 5000])
+    @pytest.mark.parametrize("value", [b"7", b"a b", b"a:b/c==", b"~!", "\u00e9\U0001f600".encode(), b"x" * 2048])
     def test_what_can_be_sent_back_is_kept(self, value):
         """Spaces within and letters of any script."""
         assert read_upstream_id(value) == value.decode()
 
     @pytest.mark.parametrize(
-        "value", [None, b"", b" ", b" a", b"a ", b"a\tb", b"a\0", b"\x7f", b"\xff", b"a\nb", b"\r"]
+        "value", [None, b"", b" ", b" a", b"a ", b"a\tb", b"a\0", b"\x7f", b"\xff", b"a\nb", b"\r", b"x" * 2049]
     )
     def test_what_cannot_be_sent_back_is_none(self, value):
         assert read_upstream_id(value) is None

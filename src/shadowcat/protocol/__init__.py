@@ -55,6 +55,7 @@ from .sse import encode_event as encode_event
 from .sse_block import SSEBlock as SSEBlock
 from .sse_block import SSEFramer as SSEFramer
 from .sse_block import read_block as read_block
+from .sse_block import without_ids as without_ids
 from .versions import BATCH_VERSION as BATCH_VERSION
 from .versions import LEGACY_VERSIONS as LEGACY_VERSIONS
 from .versions import MODERN_VERSIONS as MODERN_VERSIONS

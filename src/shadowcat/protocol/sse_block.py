@@ -17,6 +17,7 @@ from .sse import SSEEvent
 _BLOCK_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _LINE_ENDS = b"\r\n"
+_ID_LINE = re.compile(rb"(?:\r\n|\n|\r)id(?::[^\r\n]*)?(?=[\r\n]|\Z)")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -41,7 +42,7 @@ class SSEFramer:
 
     def __init__(self, max_block: int = 1024 * 1024) -> None:
         self._max_block = max_block
-        self._buffer = b""
+        self._buffer = bytearray()
         self._looked = 0
         """Bytes of the buffer in which no block ends."""
         self._is_inside = False
@@ -55,39 +56,48 @@ class SSEFramer:
 
     def feed(self, chunk: bytes) -> list[SSEBlock]:
         """Return the blocks that *chunk* completes; never raises."""
-        data = self._buffer + chunk if self._buffer else chunk
+        buffer = self._buffer
+        buffer += chunk
         if not self._is_started:
-            if len(data) < len(_BOM) and _BOM.startswith(data):
-                self._buffer = data
+            if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
                 return []
             self._is_started = True
-            data = data.removeprefix(_BOM)
+            if buffer.startswith(_BOM):
+                del buffer[: len(_BOM)]
         blocks: list[SSEBlock] = []
         start = 0
         looked = max(self._looked - 3, 0)
-        while found := _BLOCK_END.search(data, looked):
-            text = data[start : found.start()]
+        while found := _BLOCK_END.search(buffer, looked):
+            text = bytes(buffer[start : found.start()])
             if not self._is_inside:
                 text = text.lstrip(_LINE_ENDS)
             if text or self._is_inside:
                 blocks.append(SSEBlock(text, begins=not self._is_inside))
             self._is_inside = False
             start = looked = found.end()
-        rest = data[start:]
-        if not self._is_inside:
-            rest = rest.lstrip(_LINE_ENDS)
-        if len(rest) > self._max_block:
-            rest = self._give_part(rest, blocks)
-        self._buffer = rest
-        self._looked = len(rest)
+        del buffer[:start]
+        if buffer and not self._is_inside and buffer[0] in _LINE_ENDS:
+            del buffer[: len(buffer) - len(buffer.lstrip(_LINE_ENDS))]
+        if len(buffer) > self._max_block:
+            self._give_part(blocks)
+        self._looked = len(buffer)
         return blocks
 
-    def _give_part(self, rest: bytes, blocks: list[SSEBlock]) -> bytes:
-        """Give out what is held, but for line ends, which may turn out to end the block."""
-        text = rest.rstrip(_LINE_ENDS)
+    def _give_part(self, blocks: list[SSEBlock]) -> None:
+        """Give out what is held; after the first part rather whole lines, if there are any.
+
+        Line ends stay, for they may turn out to end the block.
+        """
+        end = max(self._buffer.rfind(b"\n"), self._buffer.rfind(b"\r")) if self._is_inside else 0
+        text = bytes(self._buffer[:end] if end > 0 else self._buffer).rstrip(_LINE_ENDS)
         blocks.append(SSEBlock(text, begins=not self._is_inside, ends=False))
         self._is_inside = True
-        return rest[len(text) :]
+        del self._buffer[: len(text)]
+
+
+def without_ids(text: bytes) -> bytes:
+    """Return a later part of a block without its id lines; the first line may be the rest of one."""
+    return _ID_LINE.sub(b"", text) if b"id" in text else text
 
 
 def read_block(text: bytes) -> tuple[SSEEvent, bytes]:

@@ -19,11 +19,13 @@ from ..protocol import (
     Batch,
     Message,
     Notification,
+    RawId,
     Request,
     Response,
     ResponseMode,
     cancelled_id,
     client_headers,
+    mint_id,
     read_value,
     replace_cancelled_id,
     replace_id,
@@ -44,7 +46,7 @@ from .config import EndpointConfig
 from .drain import Drain, abandoned_error
 from .opening import hold_opening, is_accepted
 from .pump import PumpRoom, StreamPump
-from .recovery import END_TIMEOUT, NO_SUCH_SESSION, upstream_session_id_of
+from .recovery import END_TIMEOUT, MESSAGE_HEADERS, NO_SUCH_SESSION, upstream_session_id_of
 from .relay import AnswerRelay
 from .restore import IdRestorer
 from .standing import is_standing, with_request
@@ -53,6 +55,8 @@ from .stream_relay import StreamRelay
 log = logging.getLogger(__name__)
 
 Fields = Sequence[tuple[bytes, bytes]]
+
+_PING = b'{"jsonrpc":"2.0","id":%b,"method":"ping"}'
 
 
 class LegacyEndpoint:
@@ -138,7 +142,7 @@ class LegacyEndpoint:
         with self._sessions.use(session), self._sessions.attached(session) as ended, self._drain.listen() as draining:
             if cursor is None:
                 await self._listen(exchange, session, events)
-            else:
+            elif await self._is_let_in(exchange, session):
                 await events.attend(lambda: self._resume(exchange, session, events, cursor))
         if ended.cancelled_caught:
             await events.part(SessionNotFound(NO_SUCH_SESSION))
@@ -147,7 +151,10 @@ class LegacyEndpoint:
 
     async def _listen(self, exchange: Exchange, session: Session, events: StreamRelay) -> None:
         """Go on with the listening stream that lost its client, or open another."""
-        if (left := self._listener(session, is_attended=False)) is not None:
+        left = self._listener(session, is_attended=False)
+        if left is not None and not await self._is_let_in(exchange, session):
+            return
+        if left is not None and not left.is_attended:
             await events.attend(lambda: events.copy(left, left.delivered))
             return
         headers = upstream_headers(exchange.headers, self._config.forward_headers)
@@ -172,9 +179,30 @@ class LegacyEndpoint:
 
         await events.attend(serve)
 
+    async def _is_let_in(self, exchange: Exchange, session: Session) -> bool:
+        """Tell whether the upstream lets this client in; if not, its refusal is the answer.
+
+        Asked where credentials are forwarded: what is kept here was fetched with those of another
+        request, and a session id is none (MCP 2025-11-25, Security Best Practices).
+        """
+        if not self._config.forward_headers:
+            return True
+        headers = upstream_headers(exchange.headers, self._config.forward_headers)
+        headers = [field for field in headers if field[0] not in (b"accept", b"content-type")]
+        _, answer = await self._upstream.send(session, "POST", [*headers, *MESSAGE_HEADERS], _PING % mint_id())
+        try:
+            if answer.status in (401, 403):
+                relay = AnswerRelay(exchange, self._config.heartbeat_interval)
+                await relay.relay(answer)
+                return False
+        finally:
+            await answer.aclose()
+        return True
+
     def _listener(self, session: Session, *, is_attended: bool) -> EventStream | None:
         for stream in self._sessions.streams.of(session):
-            if stream.kind is StreamKind.LISTENING and not stream.is_resting and stream.is_attended == is_attended:
+            is_live = not (stream.is_resting or stream.presence.cancel_called)
+            if stream.kind is StreamKind.LISTENING and is_live and stream.is_attended == is_attended:
                 return stream
         return None
 
@@ -193,14 +221,21 @@ class LegacyEndpoint:
                 if stream is not None and not stream.is_ended:
                     self._pump(session, stream, headers, None)
             if stream is not None:
-                if stream.is_lost:
-                    raise streams.lost()
-                await events.go_on(stream, cursor)
+                if not await events.go_on(stream, cursor):
+                    await self._conclude(events, session, stream)
                 return
-            moved = await events.tail(self._sessions.store, streams, cursor)
+            with streams.tailing(session, cursor.stream_id):
+                moved = await events.tail(self._sessions.store, streams, cursor)
             if moved is None:
                 return
             cursor = moved
+
+    async def _conclude(self, events: StreamRelay, session: Session, stream: EventStream) -> None:
+        """Say to a client that has had everything that this is so; or that it will never have the rest."""
+        is_over = stream.is_answered or stream.is_cancelled or session.protocol_version == BATCH_VERSION
+        if stream.is_lost or (stream.kind is StreamKind.ANSWER and not is_over):
+            raise self._sessions.streams.lost()
+        await events.finish()
 
     def _begin(self, session: Session, kind: StreamKind, held: HeldId | None) -> EventStream:
         request_id, sent_id = (None, None) if held is None else (held.request_id, held.sent_id)
@@ -216,7 +251,7 @@ class LegacyEndpoint:
         held: HeldId | None = None,
     ) -> None:
         """Have *stream* filled for as long as the session lasts, whatever becomes of this connection."""
-        pump = StreamPump(self._room, session, stream, headers)
+        pump = StreamPump(self._room, session, stream, headers, _waiting(message, held))
 
         async def run() -> None:
             try:
@@ -350,6 +385,13 @@ class LegacyEndpoint:
         version = value.decode("latin-1")
         if version != session.protocol_version and version not in LEGACY_VERSIONS:
             raise InvalidRequest(f"MCP-Protocol-Version is wrong; this session speaks {session.protocol_version}")
+
+
+def _waiting(message: Message | Batch | None, held: HeldId | None) -> Sequence[RawId] | None:
+    """Return the ids, as sent, of the requests that a stream answers; None if that is not known."""
+    if isinstance(message, Batch):
+        return [entry.id for entry in message.messages if isinstance(entry, Request)]
+    return None if held is None else [held.sent_id]
 
 
 def _is_stream(answer: UpstreamResponse) -> bool:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Collection
 
 import attrs
 import trio
@@ -37,6 +38,7 @@ from ..protocol import (
     BATCH_VERSION,
     LAST_EVENT_ID,
     LOG_MESSAGE,
+    RawId,
     Response,
     ResponseMode,
     SSEBlock,
@@ -46,6 +48,7 @@ from ..protocol import (
     is_same_id,
     peek,
     read_block,
+    without_ids,
 )
 from ..resilience import Backoff, BackoffConfig
 from ..session import EventStream, Session, SessionManager, StreamKind, epoch_of, read_upstream_id
@@ -58,6 +61,15 @@ log = logging.getLogger(__name__)
 
 _AFTERMATH = 1.0
 """Seconds that a server has to end a stream by itself after the answer."""
+
+_HEAD_TIMEOUT = 30.0
+"""Seconds that the upstream has to begin its answer to an attempt to resume."""
+
+_POLITE = 1.0
+"""Seconds from which on a server that wants to be asked again later is taken at its word, for ever."""
+
+_LONG = 5.0
+"""Seconds after which a connection that brought nothing was a good one all the same."""
 
 _RETRIED = frozenset({408, 409, 425, 429})
 
@@ -98,10 +110,20 @@ class StreamPump:
 
     Args:
         headers: Of the client's request, as they go upstream.
+        waiting: The ids, as sent, whose responses make up the answer; None if nobody
+            knows any more, and the first response is it.
     """
 
-    def __init__(self, room: PumpRoom, session: Session, stream: EventStream, headers: RawHeaders) -> None:
+    def __init__(
+        self,
+        room: PumpRoom,
+        session: Session,
+        stream: EventStream,
+        headers: RawHeaders,
+        waiting: Collection[RawId] | None = None,
+    ) -> None:
         self._room = room
+        self._waiting = None if waiting is None else list(waiting)
         self._session = session
         self._stream = stream
         self._headers = [field for field in headers if field[0] not in (b"accept", b"content-type")]
@@ -165,6 +187,7 @@ class StreamPump:
     async def _read(self, answer: UpstreamResponse) -> None:
         framer = SSEFramer(self._room.config.max_block)
         self._is_cut = False
+        began = trio.current_time()
         try:
             with trio.CancelScope() as scope:
                 async for chunk in answer.body:
@@ -176,57 +199,76 @@ class StreamPump:
         except (UpstreamError, ProtocolError) as error:
             log.info("an event stream was cut: %s", error)
             self._is_cut = True
+        if trio.current_time() - began >= _LONG:
+            self._backoff.progress()
 
     def _take(self, block: SSEBlock) -> None:
         upstream_id, text = None, block.text
+        is_last = False
         if block.begins:
             event, text = read_block(text)
             if not self._accept(event):
                 self._is_skipping = not block.ends
                 return
             upstream_id = read_upstream_id(event.id)
-            if block.ends:
-                self._watch(event)
+            is_last = block.ends and self._completes(event)
         elif self._is_skipping:
             self._is_skipping = not block.ends
             return
-        self._is_partial = not block.ends
-        if block.ends and not block.begins:
+        else:
+            text = without_ids(text)
             # Too long to be read: as good as certainly the answer.
-            self._stream.is_answered = True
-        now = self._room.sessions.now()
-        self._stream.publish(self._restored(block, text), upstream_id, now, begins=block.begins, ends=block.ends)
+            is_last = block.ends and self._stream.kind is StreamKind.ANSWER
+        self._is_partial = not block.ends
+        self._stream.publish(
+            self._restored(block, text),
+            upstream_id,
+            self._room.sessions.now(),
+            begins=block.begins,
+            ends=block.ends,
+            is_last=is_last and not self._stream.is_answered,
+        )
 
     def _accept(self, event: SSEEvent) -> bool:
         """Take note of what an event says beside its data; return whether it is to be passed on."""
         if event == SSEEvent():
             return False  # a comment
-        self._backoff.progress()
         if event.retry is not None:
             self._stream.retry = event.retry
             self._retry = min(event.retry / 1000, self._room.config.backoff.cap)
+            if self._retry >= _POLITE:
+                self._backoff.note_alive()
         upstream_id = read_upstream_id(event.id)
         if upstream_id is not None and not self._stream.tracker.record(upstream_id):
             self._room.sessions.streams.duplicates += 1
             log.debug("an event came twice")
             return False
         if event.data:
+            self._backoff.progress()
             return True
         if upstream_id is not None:
+            self._backoff.note_alive()
             self._stream.note_upstream_id(upstream_id)
         return False
 
-    def _watch(self, event: SSEEvent) -> None:
-        stream = self._stream
-        if stream.is_answered or stream.kind is not StreamKind.ANSWER:
-            return
+    def _completes(self, event: SSEEvent) -> bool:
+        """Tell whether an event is the last that the client waits for."""
+        if self._stream.kind is not StreamKind.ANSWER or self._stream.is_answered:
+            return False
         message = peek(event.data or b"")
-        if isinstance(message, Response):
-            sent_id = stream.sent_id
-            if sent_id is None or is_same_id(message.id, sent_id):
-                # What is resumed after a restart may not know its request: there is but one response on it.
-                stream.is_answered = True
-                self.is_granted = not message.is_error
+        if not isinstance(message, Response):
+            return False
+        if self._waiting is not None:
+            found = [request_id for request_id in self._waiting if is_same_id(message.id, request_id)]
+            if not found:
+                return False
+            self._waiting.remove(found[0])
+            if self._waiting:
+                return False
+        elif self._is_batch:
+            return False
+        self.is_granted = not message.is_error
+        return True
 
     def _restored(self, block: SSEBlock, text: bytes) -> bytes:
         if block.begins and block.ends:
@@ -238,8 +280,11 @@ class StreamPump:
         stream = self._stream
         if stream.kind is StreamKind.LISTENING:
             return False
-        is_batch = stream.request_id is None and self._session.protocol_version == BATCH_VERSION
-        return stream.is_answered or stream.is_cancelled or (is_batch and not self._is_cut)
+        return stream.is_answered or stream.is_cancelled or (self._is_batch and not self._is_cut)
+
+    @property
+    def _is_batch(self) -> bool:
+        return self._stream.request_id is None and self._session.protocol_version == BATCH_VERSION
 
     async def _reopen(self) -> UpstreamResponse | None:
         """Connect again; None if the stream has ended instead."""
@@ -277,12 +322,18 @@ class StreamPump:
         headers = [*self._headers, *session_headers(session.upstream_session_id)]
         if stream.resume is not None:
             headers.append((LAST_EVENT_ID, stream.resume.upstream_id.encode()))
-        async with room.reconnects:
-            answer = await room.upstream.send(UpstreamRequest("GET", headers))
+        answer: UpstreamResponse | None = None
+        with trio.move_on_after(_HEAD_TIMEOUT):
+            async with room.reconnects:
+                answer = await room.upstream.send(UpstreamRequest("GET", headers))
+        if answer is None:
+            log.info("the upstream does not answer to a stream that is to be resumed")
+            return None
         if answer.status == 200 and answer.mode is ResponseMode.SSE_STREAM:
             room.sessions.streams.reconnected += 1
             if stream.resume is None:
                 self._report_gap()
+            stream.settle()
             return answer
         await answer.aclose()
         if answer.status == 404 and session.upstream_session_id is not None:
@@ -323,15 +374,16 @@ class StreamPump:
         """End the stream, and tell the caller why if it still waits for the answer."""
         stream = self._stream
         log.warning("a stream ends before its time: %s", error)
-        if stream.kind is StreamKind.ANSWER and not stream.is_answered:
-            if stream.request_id is None:
-                stream.is_lost = True
-            else:
-                self._publish(error_body(stream.request_id, answer_to(error).code, str(error)))
+        if stream.kind is StreamKind.ANSWER and stream.request_id is not None:
+            if not stream.is_answered:
+                self._publish(error_body(stream.request_id, answer_to(error).code, str(error)), is_last=True)
+        elif not stream.is_answered:
+            stream.is_lost = True
         self._end()
 
-    def _publish(self, message: bytes) -> None:
-        self._stream.publish(b"event: message\ndata: " + message, None, self._room.sessions.now())
+    def _publish(self, message: bytes, *, is_last: bool = False) -> None:
+        now = self._room.sessions.now()
+        self._stream.publish(b"event: message\ndata: " + message, None, now, is_last=is_last)
 
     def _end(self) -> None:
         self._stream.end(self._room.sessions.now())

@@ -39,7 +39,7 @@ END_TIMEOUT = 5.0
 
 NO_SUCH_SESSION = "no such session; send initialize, without Mcp-Session-Id, to open another"
 
-_JSON_HEADERS = (
+MESSAGE_HEADERS = (
     (b"content-type", b"application/json"),
     (b"accept", b"application/json, text/event-stream"),
 )
@@ -186,7 +186,7 @@ class SessionUpstream:
             members["params"] = params
         own = () if session is None else session_headers(session.upstream_session_id)
         return await self._upstream.send(
-            UpstreamRequest("POST", [*kept, *_JSON_HEADERS, *own], msgspec.json.encode(members))
+            UpstreamRequest("POST", [*kept, *MESSAGE_HEADERS, *own], msgspec.json.encode(members))
         )
 
     async def _adopt(self, session: Session, opened: UpstreamSessionId) -> Session:

@@ -23,6 +23,7 @@ from ..session import (
     SessionStore,
     SessionStreams,
     StreamKind,
+    StreamRecord,
     epoch_of,
 )
 from ..transport import BodyStream, Exchange
@@ -87,13 +88,13 @@ class StreamRelay:
         """
         await self._send(stream, number, None)
 
-    async def go_on(self, stream: EventStream, cursor: Cursor) -> None:
-        """Send what *stream* has beyond *cursor*, as `copy` does."""
-        if stream.is_ended and cursor.position >= stream.log.position:
-            await self.finish()
-            return
+    async def go_on(self, stream: EventStream, cursor: Cursor) -> bool:
+        """Send what *stream* has beyond *cursor*, as `copy` does; False if there is nothing, and the stream has ended.
+
+        The answer is not begun before it is known that the upstream goes on, if it has to.
+        """
         number = stream.log.find(cursor.position)
-        await self._send(stream, 0 if number is None else number, cursor)
+        return await self._send(stream, 0 if number is None else number, cursor)
 
     async def finish(self) -> None:
         """Say that nothing more will come; if nothing was sent, that there is no stream.
@@ -106,23 +107,32 @@ class StreamRelay:
         else:
             await self._body.end()
 
-    async def _send(self, stream: EventStream, number: int, cursor: Cursor | None) -> None:
+    async def _send(self, stream: EventStream, number: int, cursor: Cursor | None) -> bool:
         self._stream = stream
         reader = stream.attach(number, 0 if cursor is None else cursor.position)
         try:
             with reader.scope:
                 if cursor is not None:
+                    if not await self._has_more(stream, reader):
+                        return False
                     body = await self._resumed(cursor, stream.retry)
                 else:
                     body = await self._opened()
                     if self._primes:
                         await body.write(self._priming(stream, reader))
                 await self._copy_all(stream, reader, body)
-                if not stream.is_lost:
+                if not (stream.is_lost and stream.kind is StreamKind.ANSWER):
                     stream.is_delivered = True
                     await body.end()
         finally:
             stream.detach(reader)
+        return True
+
+    async def _has_more(self, stream: EventStream, reader: Reader) -> bool:
+        with trio.move_on_after(self._heartbeat_interval):
+            while not (stream.is_settled or reader.has_entries):
+                await reader.wait()
+        return not reader.is_at_end
 
     async def _copy_all(self, stream: EventStream, reader: Reader, body: BodyStream) -> None:
         while True:
@@ -159,6 +169,7 @@ class StreamRelay:
 
         Raises:
             EventsLost: Not all events after *cursor* are kept.
+            SessionNotFound: The session has ended.
             StoreError: The store fails before anything was sent.
         """
         idle_since = trio.current_time()
@@ -170,13 +181,15 @@ class StreamRelay:
                     raise
                 return None
             if page is None:
+                await store.get_session(self._session.id)
+                raise streams.lost()
+            behind = page.events[0].position != cursor.position + 1 if page.events else False
+            if behind or (not page.events and page.record.last_position > cursor.position):
                 raise streams.lost()
             if page.events:
-                if page.events[0].position != cursor.position + 1:
-                    raise streams.lost()
                 body = await self._resumed(cursor)
                 entries = [LogEntry(event, epoch=epoch_of(self._session)) for event in page.events]
-                cursors = [_cursor_of(cursor, entry) for entry in entries]
+                cursors = [_cursor_of(page.record, entry) for entry in entries]
                 await body.write(b"".join(map(_encode, entries, cursors)))
                 cursor, idle_since = cursors[-1], trio.current_time()
                 continue
@@ -233,7 +246,7 @@ def _encode(entry: LogEntry, cursor: Cursor) -> bytes:
     return begin + entry.event.block + (b"\n\n" if entry.ends else b"")
 
 
-def _cursor_of(before: Cursor, entry: LogEntry) -> Cursor:
-    upstream_id = entry.event.upstream_id
+def _cursor_of(record: StreamRecord, entry: LogEntry) -> Cursor:
+    upstream_id, position = entry.event.upstream_id, entry.event.position
     resume = None if upstream_id is None else ResumePoint(entry.epoch, upstream_id)
-    return Cursor(before.stream_id, entry.event.position, resume)
+    return Cursor(record.key.stream_id, position, resume, record.is_ended and position == record.last_position)

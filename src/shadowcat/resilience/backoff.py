@@ -8,6 +8,9 @@ from collections.abc import Callable
 import attrs
 import trio
 
+_MODERATE = 3
+"""Attempts after which waits are eight times the base."""
+
 
 @attrs.frozen(kw_only=True)
 class BackoffConfig:
@@ -20,7 +23,7 @@ class BackoffConfig:
     """The longest wait of all."""
 
     budget: float = attrs.field(default=300.0, validator=attrs.validators.ge(0))
-    """How long it is tried again since there was progress last."""
+    """How long it is tried again without progress."""
 
 
 class Backoff:
@@ -35,9 +38,14 @@ class Backoff:
         self.progress()
 
     def progress(self) -> None:
-        """Begin anew: what was tried has worked."""
+        """Begin anew: what was tried has worked.  The budget counts from the next failure."""
         self._attempts = 0
-        self._deadline = trio.current_time() + self._config.budget
+        self._deadline: float | None = None
+
+    def note_alive(self) -> None:
+        """Begin the budget anew, and wait moderately: the other side is there, and has nothing for us."""
+        self._attempts = min(self._attempts, _MODERATE)
+        self._deadline = None
 
     def next_wait(self, at_least: float = 0.0) -> float | None:
         """Return how long to wait before the next attempt; None if it is time to give up.
@@ -46,6 +54,8 @@ class Backoff:
             at_least: What the other side asked for; not counted against the budget
                 beyond the attempt it precedes.
         """
+        if self._deadline is None:
+            self._deadline = trio.current_time() + self._config.budget
         if trio.current_time() >= self._deadline:
             return None
         limit = min(self._config.base * 2.0 ** min(self._attempts, 60), self._config.cap)

@@ -52,6 +52,8 @@ class Reader:
         """Of the next entry."""
         self.unread = sum(len(entry.event.block) for entry in stream.log.read(number, stream.log.end))
         """Bytes of the entries that are still to be taken."""
+        self._is_within = False
+        """Whether the last entry taken was a part, and more of it comes."""
         self.scope = trio.CancelScope()
         """Cancelled when another client takes over, or the stream may be read here no more."""
 
@@ -59,6 +61,11 @@ class Reader:
     def is_at_end(self) -> bool:
         """Whether there is nothing more to read, now or later."""
         return self._stream.is_ended and self.number >= self._stream.log.end
+
+    @property
+    def has_entries(self) -> bool:
+        """Whether there is something to take now."""
+        return self.number < self._stream.log.end
 
     @property
     def is_behind(self) -> bool:
@@ -74,13 +81,24 @@ class Reader:
         self.unread -= sum(len(entry.event.block) for entry in entries)
         stream.make_room(self)
         if entries and entries[0].event.position <= self.after:
-            # The upstream repeats what this client has seen before it came.
-            entries = [entry for entry in entries if entry.event.position > self.after]
-        return entries
+            # The upstream repeats what this client has seen before it came: but not the last,
+            # after which it would have nothing to come back for.
+            last = stream.last_position
+            entries = [entry for entry in entries if entry.event.position > self.after or entry.event.position == last]
+        return self._whole(entries) if stream.has_parts else entries
+
+    def _whole(self, entries: Sequence[LogEntry]) -> Sequence[LogEntry]:
+        """Leave out parts of an event whose beginning this client did not get."""
+        found = []
+        for entry in entries:
+            if entry.begins or self._is_within:
+                self._is_within = not entry.ends
+                found.append(entry)
+        return found
 
     async def wait(self) -> None:
         """Return when there is something to take, or nothing more will come.  A checkpoint."""
-        if self.number < self._stream.log.end or self._stream.is_ended:
+        if self.has_entries or self._stream.is_ended:
             await trio.lowlevel.checkpoint()
         else:
             await self._stream.wait_news()
@@ -93,6 +111,7 @@ class EventStream:
         position: That of the newest event there has been.
         linger: Seconds that the upstream is read while no client is there.
         mark: Called when there is something to store.
+        left: Called when a client has gone and no other has come.
     """
 
     def __init__(
@@ -109,6 +128,7 @@ class EventStream:
         sent_id: bytes | None = None,
         linger: float = 60.0,
         mark: Callable[[EventStream], None] = lambda stream: None,
+        left: Callable[[EventStream], None] = lambda stream: None,
     ) -> None:
         self.key = key
         self.kind = kind
@@ -123,8 +143,12 @@ class EventStream:
         self.sent_id = sent_id
         self.retry: int | None = None
         """Milliseconds after which the upstream wants to be asked again, if it said so."""
-        self.is_answered = False
-        """Whether the answer is the next event to be published, or has been."""
+        self.last_position: int | None = None
+        """That of the answer, or of the error in its place; None before."""
+        self.has_parts = False
+        """Whether an event came in parts, because it is too long."""
+        self.is_settled = False
+        """Whether it is known that there is something to be had: from the upstream, or at its end."""
         self.is_cancelled = False
         """Whether the client no longer wants the answer, which may then never come."""
         self.is_ended = False
@@ -135,15 +159,15 @@ class EventStream:
         self.is_parked = False
         """Whether the upstream is no longer read, because no client was there for long."""
         self.is_lost = False
-        """Whether it ended without saying so: nobody knows to which request."""
+        """Whether it cannot go on, and who comes back for it is to be told so."""
         self.presence = trio.CancelScope(deadline=trio.current_time() + max(linger, _ARRIVAL))
         """For reading the upstream: cancelled when no client has been there for long."""
         self.rested_at = math.inf
         self.delivered = 0
         """The number of the first entry that no client has been written yet."""
         self._linger = linger
-        self._answer_position: int | None = None
         self._mark = mark
+        self._on_left = left
         self._reader: Reader | None = None
         self._news = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
@@ -156,17 +180,30 @@ class EventStream:
     # The upstream's side.
 
     def publish(
-        self, block: bytes, upstream_id: str | None, now: float, *, begins: bool = True, ends: bool = True
+        self,
+        block: bytes,
+        upstream_id: str | None,
+        now: float,
+        *,
+        begins: bool = True,
+        ends: bool = True,
+        is_last: bool = False,
     ) -> None:
-        """Add an event, or a part of one."""
+        """Add an event, or a part of one.
+
+        Args:
+            is_last: Whether it is the answer, or an error in its place.
+        """
         position = self.log.position + begins
         if upstream_id is not None:
             self.resume = ResumePoint(self.epoch, upstream_id)
-        if self.is_answered and self._answer_position is None:
-            self._answer_position = position
-        self.log.append(LogEntry(StreamEvent(position, upstream_id, block, now), begins, ends, self.epoch))
+        if is_last:
+            self.last_position = position
+        event = StreamEvent(position, upstream_id, block, now)
+        self.has_parts |= not (begins and ends)
+        self.log.append(LogEntry(event, begins, ends, self.epoch))
         if self._reader is not None:
-            self._reader.unread += len(block)
+            self._reader.unread += len(event.block)
         self._notify()
 
     def note_upstream_id(self, upstream_id: str) -> None:
@@ -186,9 +223,6 @@ class EventStream:
         """Nothing more will come."""
         self.is_ended = True
         self.rested_at = now
-        if self._reader is not None and not (self.is_answered or self.is_cancelled):
-            # What comes last is no repetition: it tells the client what became of its request.
-            self._reader.after = min(self._reader.after, self.log.position - 1)
         self._notify()
 
     def park(self, now: float) -> None:
@@ -217,6 +251,11 @@ class EventStream:
         """Whether a client is there."""
         return self._reader is not None
 
+    @property
+    def is_left(self) -> bool:
+        """Whether the upstream is read though no client is there."""
+        return self._reader is None and not self.is_resting
+
     def attach(self, number: int, after: int = 0) -> Reader:
         """Have a client read from the entry *number* on.  One that is there already is sent away.
 
@@ -238,20 +277,21 @@ class EventStream:
             self._reader = self.log.wanted = None
             self.presence.deadline = trio.current_time() + self._linger
             self._room.unpark_all()
+            self._on_left(self)
 
     def cursor(self, entry: LogEntry) -> Cursor:
         """Return the id of an event: what a client that has seen it can come back with."""
         upstream_id = entry.event.upstream_id
         resume = None if upstream_id is None else ResumePoint(entry.epoch, upstream_id)
         position = entry.event.position
-        return Cursor(self.key.stream_id, position, resume, position == self._answer_position)
+        return Cursor(self.key.stream_id, position, resume, position == self.last_position)
 
     def cursor_before(self, number: int) -> Cursor:
         """Return the id of a place: what a client can come back with that has not seen the entry *number*."""
         entries = self.log.read(number, 1)
         if not entries:
             position = self.log.position
-            return Cursor(self.key.stream_id, position, self.resume, position == self._answer_position)
+            return Cursor(self.key.stream_id, position, self.resume, position == self.last_position)
         return Cursor(self.key.stream_id, entries[0].event.position - 1, None)
 
     def make_room(self, reader: Reader) -> None:
@@ -289,7 +329,8 @@ class EventStream:
             events=events,
             last_position=last,
             resume_id=self._resume_id_at(last),
-            is_ended=(self.is_ended or self.is_answered) and last == self.log.position,
+            # Who does not know why it ended must not keep others from finding out.
+            is_ended=(self.is_ended or self.is_answered) and not self.is_lost and last == self.log.position,
             is_released=self.is_parked,
         )
         return None if append == self._stored else attrs.evolve(append, appended_at=now)
@@ -326,7 +367,18 @@ class EventStream:
             self._is_marked = True
             self._mark(self)
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether what the client waits for has been published."""
+        return self.last_position is not None
+
+    def settle(self) -> None:
+        """Note that the upstream goes on with it."""
+        self.is_settled = True
+        self._news.unpark_all()
+
     def _notify(self) -> None:
+        self.is_settled = True
         self._news.unpark_all()
         self.mark()
 

@@ -28,6 +28,12 @@ _KINDS: Final = {letter: kind for kind, letter in _LETTERS.items()}
 _MAX_EMBEDDED: Final = 512
 """Bytes of an upstream id that a cursor holds; a longer one is only in the log."""
 
+_MAX_UPSTREAM_ID: Final = 2048
+"""Bytes of an id that is sent back; a longer one is as good as none."""
+
+_MAX_POSITION: Final = 10**12
+"""More events than any stream has."""
+
 _ENTRY_FOOTPRINT: Final = 320
 _LOG_FOOTPRINT: Final = 2400
 """Bytes that an entry and a stream take beside the blocks, measured on CPython 3.11."""
@@ -41,8 +47,8 @@ def new_stream_id(kind: StreamKind) -> StreamId:
 
 
 def read_upstream_id(value: bytes | None) -> str | None:
-    """Return an upstream's event id if it can be sent back in a header; None if there is none or not."""
-    if not value:
+    """Return an upstream's event id if it can be sent back in a header; None if there is none, or it is no such."""
+    if not value or len(value) > _MAX_UPSTREAM_ID:
         return None
     try:
         text = value.decode()
@@ -102,7 +108,7 @@ def parse_cursor(value: bytes) -> Cursor:
     """
     found = _CURSOR.fullmatch(value.decode("latin-1"))
     try:
-        if found is not None:
+        if found is not None and int(found[2]) <= _MAX_POSITION:
             stream_id, position, end, epoch, encoded = found.groups()
             resume = None
             if encoded is not None:

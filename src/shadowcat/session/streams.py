@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import attrs
+import trio
 
 from ..errors import EventsLost
 from .event_stream import EventStream, Ownership
@@ -20,6 +22,9 @@ log = logging.getLogger(__name__)
 
 EPOCH = "shadowcat.epoch"
 """The key in a session's metadata that counts the upstream sessions it has had."""
+
+_FEW = 32
+"""Streams without a client that may hold what they like: a megabyte each."""
 
 _LOST = (
     "events after this Last-Event-ID are no longer kept, and the upstream cannot send them again; "
@@ -39,8 +44,12 @@ class StreamConfig:
     lease_timeout: float = attrs.field(default=3.0, validator=attrs.validators.gt(0))
     """Seconds after which other proxies take over the streams of one that has died."""
 
+    max_left: int = attrs.field(default=1000, validator=attrs.validators.ge(1))
+    """Streams that are read for clients that have gone, in all sessions; beyond, the oldest are parked at once."""
+
     max_resting_bytes: int = attrs.field(default=32 * 1024 * 1024, validator=attrs.validators.ge(0))
-    """Bytes of memory for streams that have ended or are parked, for clients that come back late."""
+    """Bytes of memory for streams that have ended or are parked, for clients that come back late; as much
+    again for those that are read for clients that have gone."""
 
 
 @attrs.frozen
@@ -93,6 +102,9 @@ class SessionStreams:
         self._resting: dict[StreamKey, int] = {}
         """The bytes counted for each stream that has ended or is parked, in the order they came to rest."""
         self._resting_bytes = 0
+        self._left: dict[StreamKey, EventStream] = {}
+        """Streams that lost their client, in that order; some may have found another, or have ended."""
+        self._tails: dict[StreamKey, trio.CancelScope] = {}
         self._opened = self._claimed = self._losses = 0
 
     def statistics(self) -> StreamStatistics:
@@ -155,15 +167,30 @@ class SessionStreams:
         record = await self._store.claim_stream(session.id, cursor.stream_id, self._lease.owner)
         if record is not None and record.owner != self._lease.owner:
             return None
+        live = self._streams_of(session.id).get(cursor.stream_id)
+        if record is not None and live is not None:
+            # It goes on if it cannot be replaced.
+            live.ownership = Ownership(owner=self._lease.owner, fence=max(record.fence, live.ownership.fence))
         stored = [] if record is None else await self._read_all(record, cursor.position)
         # No waiting from here on: nobody else must come to the same stream meanwhile.
         known = _Known(record, self._presences.of(session).streams.get(cursor.stream_id), stored)
-        if known.old is not None:
-            # It goes on if it cannot be replaced.
-            known.old.ownership = Ownership(owner=self._lease.owner, fence=known.fence)
         stream = self._restore(session, cursor, known)
         self._claimed += 1
         return self._put(session, stream)
+
+    @contextmanager
+    def tailing(self, session: Session, stream_id: StreamId) -> Generator[None, None, None]:
+        """Read a stream that another proxy has; one client at a time, the newer takes over."""
+        key = StreamKey(session.id, stream_id)
+        if (older := self._tails.get(key)) is not None:
+            older.cancel()
+        with trio.CancelScope() as scope:
+            self._tails[key] = scope
+            try:
+                yield
+            finally:
+                if self._tails.get(key) is scope:
+                    del self._tails[key]
 
     def lost(self) -> EventsLost:
         """Return what a client is told whose events are gone, and count it."""
@@ -246,7 +273,9 @@ class SessionStreams:
             stream.log.append(LogEntry(event, epoch=stream.epoch))
             if event.upstream_id is not None:
                 stream.tracker.record(event.upstream_id)
+        stream.is_cancelled = known.is_cancelled
         if is_ended:
+            stream.last_position = known.last_position
             stream.end(self._now())
         return stream
 
@@ -274,6 +303,7 @@ class SessionStreams:
             sent_id=sent_id,
             linger=self.config.linger,
             mark=self._mark,
+            left=self._note_left,
         )
 
     def _put(self, session: Session, stream: EventStream) -> EventStream:
@@ -284,6 +314,21 @@ class SessionStreams:
         if stream.is_ended:
             self.note_rest(stream)
         return stream
+
+    def _note_left(self, stream: EventStream) -> None:
+        """Bound what is read for clients that have gone: what lost its client first is parked."""
+        self._left.pop(stream.key, None)
+        if stream.is_resting:
+            return
+        self._left[stream.key] = stream
+        if len(self._left) > self.config.max_left:
+            self._left = {key: other for key, other in self._left.items() if other.is_left}
+        held = sum(other.log.footprint for other in self._left.values()) if len(self._left) > _FEW else 0
+        while len(self._left) > self.config.max_left or (held > self.config.max_resting_bytes and self._left):
+            oldest = self._left.pop(next(iter(self._left)))
+            held -= oldest.log.footprint
+            if oldest.is_left:
+                oldest.presence.cancel()
 
     def _streams_of(self, session_id: SessionId) -> dict[StreamId, EventStream]:
         presence = self._presences.get(session_id)
@@ -306,6 +351,8 @@ class _Known:
         if old is not None and (old.is_fenced or (record is not None and record.last_position > old.log.position)):
             old = None  # somebody else had it since
         self.old = old
+        self.last_position = None if record is None or not record.is_ended else record.last_position
+        self.is_cancelled = False
         self._stored = stored
         self.is_any = record is not None or old is not None
         # Of two claims here at once, the one that reached the store last may return first.
@@ -313,6 +360,7 @@ class _Known:
         if old is not None:
             self.position, self.resume, self.is_ended = old.log.position, old.resume, old.is_ended
             self.request_id, self.sent_id = old.request_id, old.sent_id
+            self.last_position, self.is_cancelled = old.last_position, old.is_cancelled
         elif record is not None:
             self.position, self.resume = record.last_position, ResumePoint.decode(record.resume_id)
             self.request_id, self.sent_id, self.is_ended = record.request_id, record.sent_id, record.is_ended
