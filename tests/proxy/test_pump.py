@@ -380,3 +380,57 @@ async def test_bug_in_one_stream_ends_that_stream_alone(autojump_clock, kit, cap
     call, response = await start_post(kit, request(2, "x"))
     call.answer(result(2))
     assert await (await response()).json() == result(2)
+
+
+class TestQuiet:
+    async def test_quiet_stream_that_is_cut_is_resumed(self, autojump_clock, kit):
+        """The budget counts from the cut, not from the last event."""
+        events, follower = await start_stream(kit)
+        await events.send(step(1), "a")
+        assert await follower.next() == step(1)
+        await trio.sleep(3600)
+        await events.cut(CUT)
+        again = (await resumed(kit, "a")).open_events()
+        await again.send(result(1), "b")
+        again.end()
+        assert await follower.rest() == [result(1)]
+
+    async def test_quiet_listening_stream_that_is_cut_each_minute_lives(self, autojump_clock, kit):
+        call, response = await start_listen(kit)
+        events, follower = call.open_events(), Follower(await response())
+        await follower.prime()
+        for _ in range(60):
+            await trio.sleep(60)
+            events.end()
+            events = (await resumed(kit, None)).open_events()
+        await events.send(step(1), "a")
+        assert await follower.next() == step(1)
+
+
+async def test_batch_has_an_answer_for_each_of_its_requests(autojump_clock):
+    """MCP 2025-03-26: however long it takes from one to the next."""
+    async with open_proxy_kit() as kit:
+        await open_session(kit, "2025-03-26")
+        batch = [request(1, "ping"), notification("n"), request("2", "ping")]
+        call, response = await start_post(kit, batch)
+        events, follower = call.open_events(), Follower(await response())
+
+        async def answer():
+            await events.send(result(1))
+            await trio.sleep(600)
+            await events.send(result("2"))
+
+        kit.nursery.start_soon(answer)
+        assert await follower.rest() == [result(1), result("2")]
+        assert trio.current_time() == pytest.approx(601)
+
+
+async def test_listening_stream_that_the_upstream_refuses_is_lost(autojump_clock, kit):
+    """Who comes back for it is told so; an empty stream would be asked for again and again."""
+    call, response = await start_listen(kit)
+    events, follower = call.open_events(), Follower(await response())
+    await events.send(step(1), "a")
+    events.end()
+    (await resumed(kit, "a")).respond(405)
+    assert await follower.rest() == [step(1)]
+    assert (await kit.client.listen(follower.cursor)).status == 410

@@ -1,15 +1,17 @@
 """What a client finds that comes back after a restart, or to another proxy."""
 
+import json
+
 import pytest
 import trio
 import trio.testing
 
 from shadowcat import HttpUpstreamConfig, InMemoryStore, ReverseProxyConfig, SessionConfig
 from shadowcat.errors import UpstreamDisconnected
-from shadowcat.session import StreamConfig
+from shadowcat.session import LogLimits, StreamConfig
 from shadowcat.testing import notification, open_proxy_kit, result
 
-from .conversation import Follower, move, open_session, start_listen, start_stream
+from .conversation import Follower, Pending, move, open_session, start_listen, start_post, start_stream
 
 CUT = UpstreamDisconnected("gone")
 UPSTREAM = HttpUpstreamConfig(url="http://upstream.invalid/mcp")
@@ -244,3 +246,95 @@ class TestReplica:
         began = trio.current_time()
         assert await follower.rest() == []
         assert trio.current_time() - began <= 31
+
+
+class TestTakenOver:
+    async def test_answer_is_never_taken_for_a_repetition(self, autojump_clock, replicas):
+        """The client has seen events without ids that the store has not."""
+        one, other = replicas
+        events, follower = await start_stream(one)
+        await events.send(step(0), "a")
+        await follower.next()
+        await trio.sleep(1)
+        one.store.freeze()
+        await events.send(step(1))
+        await events.send(step(2))
+        assert [await follower.next(), await follower.next()] == [step(1), step(2)]
+
+        async def go_on():
+            again = (await other.upstream.next_call()).open_events()
+            await again.send(result(1), "b")
+            again.end()
+
+        other.nursery.start_soon(go_on)
+        await follower.resume(move(one.client, other))
+        assert await follower.rest() == [result(1)]
+        one.store.thawed.set()
+
+    async def test_giant_answer_that_is_not_kept_is_lost(self, autojump_clock, replicas):
+        """While its owner lives, which could still be asked."""
+        one, other = replicas
+        call, response = await start_listen(one)
+        call.open_events()
+        await response()
+        events, follower = await start_stream(one)
+        await events.send(step(0), "a")
+        await follower.next()
+        follower.response.leave()
+        await events.send_bytes(b"id: b\ndata: " + json.dumps(result(1, text="x" * 2_000_000)).encode())
+        await events.send_bytes(b"\n\n")
+        events.end()
+        await trio.sleep(3)
+        assert (await move(one.client, other).listen(follower.cursor)).status == 410
+
+    async def test_stream_that_nobody_can_go_on_with_is_lost_everywhere(self, autojump_clock, replicas):
+        """Neither proxy knows the request; what one finds out must not hide it from the other."""
+        one, other = replicas
+        cursor = "aAAAAAAAAAAAA.3.0.YQ"
+        for _ in range(2):
+            for kit in (one, other):
+                pending = Pending()
+                kit.nursery.start_soon(pending.run, move(one.client, kit).listen, cursor)
+                with trio.move_on_after(1):
+                    (await kit.upstream.next_call()).respond(400)
+                assert (await pending()).status == 410
+                await trio.sleep(1)
+
+    async def test_claim_that_fails_leaves_the_stream_alone(self, autojump_clock):
+        class SlowStore(InMemoryStore):
+            async def read_events(self, *args):
+                await trio.sleep(1)
+                return await super().read_events(*args)
+
+        async with open_proxy_kit(config_of(limits=LogLimits(max_events=10)), store=SlowStore()) as kit:
+            await open_session(kit)
+            events, follower = await start_stream(kit)
+            first = follower.cursor
+            for number in range(20):
+                await events.send(step(number))
+                await follower.next()
+            await trio.sleep(1)
+            pending = Pending()
+            kit.nursery.start_soon(pending.run, kit.client.listen, first)
+            await trio.sleep(0.3)
+            await events.send(step(20))
+            assert await follower.next() == step(20)
+            assert (await pending()).status == 410
+            await trio.sleep(1)
+            await events.send(result(1))
+            events.end()
+            assert await follower.rest() == [result(1)]
+
+    async def test_call_that_was_cancelled_is_not_waited_for(self, autojump_clock, replicas):
+        one, _ = replicas
+        events, follower = await start_stream(one)
+        await events.send(step(1), "a")
+        await follower.next()
+        cancel, accepted = await start_post(one, notification("notifications/cancelled", requestId=1))
+        cancel.respond(202)
+        await accepted()
+        follower.response.leave()
+        await trio.sleep(60)
+        hits = one.upstream.hits
+        await one.client.listen(follower.cursor)
+        assert one.upstream.hits == hits

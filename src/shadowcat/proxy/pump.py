@@ -130,6 +130,7 @@ class StreamPump:
         self._headers.append((b"accept", b"text/event-stream"))
         self._backoff = Backoff(room.config.backoff)
         self._retry = 0.0
+        self._has_recovered = False
         self._is_skipping = False
         self._is_partial = False
         self._is_cut = False
@@ -334,6 +335,7 @@ class StreamPump:
             if stream.resume is None:
                 self._report_gap()
             stream.settle()
+            self._has_recovered = False
             return answer
         await answer.aclose()
         if answer.status == 404 and session.upstream_session_id is not None:
@@ -356,7 +358,11 @@ class StreamPump:
     async def _lose(self, session: Session) -> None:
         if self._stream.kind is StreamKind.ANSWER:
             self._fail(UpstreamDisconnected(_FORGOTTEN))
+        elif self._has_recovered:
+            # To what listens, 404 may as well mean that there is nothing to listen to.
+            self._fail(UpstreamDisconnected(_REFUSED))
         elif self._room.recovery.is_enabled:
+            self._has_recovered = True
             await self._room.recovery.recover(session, self._headers)
         else:
             await self._room.sessions.end(session.id)

@@ -168,6 +168,7 @@ class EventStream:
         self._linger = linger
         self._mark = mark
         self._on_left = left
+        self._unattended = 0
         self._reader: Reader | None = None
         self._news = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
@@ -203,8 +204,17 @@ class EventStream:
         self.has_parts |= not (begins and ends)
         self.log.append(LogEntry(event, begins, ends, self.epoch))
         if self._reader is not None:
-            self._reader.unread += len(event.block)
+            self._reader.unread += len(block)
+        else:
+            self._note_unattended(len(block))
         self._notify()
+
+    def _note_unattended(self, size: int) -> None:
+        """Have it looked at from time to time how much is kept for clients that have gone."""
+        self._unattended += size
+        if self._unattended > _WINDOW:
+            self._unattended = 0
+            self._on_left(self)
 
     def note_upstream_id(self, upstream_id: str) -> None:
         """Take note of an id that came without data."""
@@ -314,7 +324,7 @@ class EventStream:
         """
         self._is_marked = False
         is_known = self._stored is not None or self.ownership.fence > 1
-        if self.is_fenced or (self.is_ended and self.is_delivered and not is_known):
+        if self.is_fenced or (self.is_ended and (self.is_delivered or self.is_lost) and not is_known):
             return None
         before = -1 if self._stored is None else self._stored.last_position
         events, last = _first_of(self.log.events_after(before), self.log.position)
@@ -331,7 +341,7 @@ class EventStream:
             resume_id=self._resume_id_at(last),
             # Who does not know why it ended must not keep others from finding out.
             is_ended=(self.is_ended or self.is_answered) and not self.is_lost and last == self.log.position,
-            is_released=self.is_parked,
+            is_released=self.is_parked or self.is_lost,
         )
         return None if append == self._stored else attrs.evolve(append, appended_at=now)
 

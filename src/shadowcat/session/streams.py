@@ -317,10 +317,11 @@ class SessionStreams:
 
     def _note_left(self, stream: EventStream) -> None:
         """Bound what is read for clients that have gone: what lost its client first is parked."""
-        self._left.pop(stream.key, None)
         if stream.is_resting:
             return
-        self._left[stream.key] = stream
+        if self._left.get(stream.key) is not stream:
+            self._left.pop(stream.key, None)
+            self._left[stream.key] = stream
         if len(self._left) > self.config.max_left:
             self._left = {key: other for key, other in self._left.items() if other.is_left}
         held = sum(other.log.footprint for other in self._left.values()) if len(self._left) > _FEW else 0
