@@ -16,7 +16,7 @@ from shadowcat.session import (
     StreamKey,
     StreamKind,
 )
-from shadowcat.session.event_stream import Ownership
+from shadowcat.session.stream import Ownership
 
 
 def stream_of(*, kind=StreamKind.ANSWER, linger=60.0, limits=None, **options):

@@ -5,7 +5,7 @@ import pytest
 
 from shadowcat.session import LogLimits, OwnerId, ResumePoint, StreamKind
 from shadowcat.session import event_stream as module
-from shadowcat.session.event_stream import Ownership
+from shadowcat.session.stream import Ownership
 
 from .test_event_stream import publish, stream_of
 

@@ -130,6 +130,7 @@ class StreamRelay:
 
     async def _has_more(self, stream: EventStream, reader: Reader) -> bool:
         with trio.move_on_after(self._heartbeat_interval):
+            await trio.lowlevel.checkpoint()
             while not (stream.is_settled or reader.has_entries):
                 await reader.wait()
         return not reader.is_at_end

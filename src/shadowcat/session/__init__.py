@@ -4,7 +4,6 @@ from .codec import decode_session as decode_session
 from .codec import encode_session as encode_session
 from .config import SessionConfig as SessionConfig
 from .event_stream import EventStream as EventStream
-from .event_stream import Ownership as Ownership
 from .event_stream import Reader as Reader
 from .events import Cursor as Cursor
 from .events import EventLog as EventLog
@@ -43,6 +42,7 @@ from .stores import open_redis_store as open_redis_store
 from .stores import open_sqlite_store as open_sqlite_store
 from .stream import LogLimits as LogLimits
 from .stream import OwnerId as OwnerId
+from .stream import Ownership as Ownership
 from .stream import StreamAppend as StreamAppend
 from .stream import StreamEvent as StreamEvent
 from .stream import StreamId as StreamId

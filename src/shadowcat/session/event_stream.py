@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from .events import Cursor, EventLog, EventTracker, LogEntry, ResumePoint
-from .stream import LogLimits, OwnerId, StreamAppend, StreamEvent, StreamKey, StreamKind
+from .stream import LogLimits, Ownership, StreamAppend, StreamEvent, StreamKey, StreamKind
 
 _WINDOW = 256 * 1024
 """Bytes that a client may be behind before the upstream is no longer read."""
@@ -31,14 +31,6 @@ _READ = 64
 
 _ARRIVAL = 10.0
 """Seconds that a new stream waits for its client to arrive, if it lingers for less."""
-
-
-@attrs.frozen(kw_only=True)
-class Ownership:
-    """By what right a stream is appended to in the store."""
-
-    owner: OwnerId
-    fence: int = 1
 
 
 class Reader:
@@ -114,6 +106,26 @@ class EventStream:
         left: Called when a client has gone and no other has come.
     """
 
+    retry: int | None = None
+    """Milliseconds after which the upstream wants to be asked again, if it said so."""
+    last_position: int | None = None
+    """That of the answer, or of the error in its place; None before."""
+    has_parts: bool = False
+    """Whether an event came in parts, because it is too long."""
+    is_settled: bool = False
+    """Whether it is known that there is something to be had: from the upstream, or at its end."""
+    is_cancelled: bool = False
+    """Whether the client no longer wants the answer, which may then never come."""
+    is_ended: bool = False
+    is_delivered: bool = False
+    """Whether a client has been written everything, after the end."""
+    is_fenced: bool = False
+    """Whether another process has the stream now, or its session is over."""
+    is_parked: bool = False
+    """Whether the upstream is no longer read, because no client was there for long."""
+    is_lost: bool = False
+    """Whether it cannot go on, and who comes back for it is to be told so."""
+
     def __init__(
         self,
         key: StreamKey,
@@ -141,25 +153,6 @@ class EventStream:
         """Which upstream session of the session is read."""
         self.request_id = request_id
         self.sent_id = sent_id
-        self.retry: int | None = None
-        """Milliseconds after which the upstream wants to be asked again, if it said so."""
-        self.last_position: int | None = None
-        """That of the answer, or of the error in its place; None before."""
-        self.has_parts = False
-        """Whether an event came in parts, because it is too long."""
-        self.is_settled = False
-        """Whether it is known that there is something to be had: from the upstream, or at its end."""
-        self.is_cancelled = False
-        """Whether the client no longer wants the answer, which may then never come."""
-        self.is_ended = False
-        self.is_delivered = False
-        """Whether a client has been written everything, after the end."""
-        self.is_fenced = False
-        """Whether another process has the stream now, or its session is over."""
-        self.is_parked = False
-        """Whether the upstream is no longer read, because no client was there for long."""
-        self.is_lost = False
-        """Whether it cannot go on, and who comes back for it is to be told so."""
         self.presence = trio.CancelScope(deadline=trio.current_time() + max(linger, _ARRIVAL))
         """For reading the upstream: cancelled when no client has been there for long."""
         self.rested_at = math.inf

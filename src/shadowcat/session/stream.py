@@ -38,6 +38,14 @@ def new_owner_id() -> OwnerId:
     return OwnerId(secrets.token_urlsafe(12))
 
 
+@attrs.frozen(kw_only=True)
+class Ownership:
+    """By what right a stream is appended to in the store."""
+
+    owner: OwnerId
+    fence: int = 1
+
+
 @attrs.frozen
 class StreamKey:
     """A stream among those of all sessions."""

@@ -10,13 +10,13 @@ import attrs
 import trio
 
 from ..errors import EventsLost
-from .event_stream import EventStream, Ownership
+from .event_stream import EventStream
 from .events import Cursor, LogEntry, ResumePoint, new_stream_id
 from .lease import OwnerLease
 from .model import Session, SessionId
 from .presence import Presence, Presences
 from .store import SessionStore
-from .stream import LogLimits, StreamEvent, StreamId, StreamKey, StreamKind, StreamRecord
+from .stream import LogLimits, Ownership, StreamEvent, StreamId, StreamKey, StreamKind, StreamRecord
 
 log = logging.getLogger(__name__)
 
