@@ -65,7 +65,8 @@ class TestSameProxy:
         await follower.next()
         cursor = follower.cursor
         for _ in range(2):
-            event = await (await follower.resume(kit.client)).next_event()
+            with trio.fail_after(5):
+                event = await (await follower.resume(kit.client)).next_event()
             assert (event.id, event.data, event.retry) == (cursor.encode(), b"", 250)
         await events.send(result(1), "b")
         events.end()

@@ -135,8 +135,9 @@ class TestReplica:
         await follower.next()
         await trio.sleep(0.2)
         cursor = follower.cursor
-        await follower.resume(move(one.client, other))
-        await follower.prime()
+        with trio.fail_after(5):
+            await follower.resume(move(one.client, other))
+            await follower.prime()
         assert follower.cursor == cursor
         await events.send(result(1), "b")
         events.end()
