@@ -89,7 +89,9 @@ class SSEFramer:
         Line ends stay, for they may turn out to end the block.
         """
         end = max(self._buffer.rfind(b"\n"), self._buffer.rfind(b"\r")) if self._is_inside else 0
-        text = bytes(self._buffer[:end] if end > 0 else self._buffer).rstrip(_LINE_ENDS)
+        if end <= 0 or len(self._buffer) - end > self._max_block:
+            end = len(self._buffer)
+        text = bytes(self._buffer[:end]).rstrip(_LINE_ENDS)
         blocks.append(SSEBlock(text, begins=not self._is_inside, ends=False))
         self._is_inside = True
         del self._buffer[: len(text)]

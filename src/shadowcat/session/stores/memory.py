@@ -76,8 +76,11 @@ class InMemoryStore(SessionStore):
             that, since it has its own in memory; several in this process do.
     """
 
-    def __init__(self, *, keeps_streams: bool = True) -> None:
-        self.keeps_streams = keeps_streams
+    keeps_streams = True
+
+    def __init__(self, *, keeps_streams: bool | None = None) -> None:
+        if keeps_streams is not None:
+            self.keeps_streams = keeps_streams
         self._alive_until: dict[OwnerId, float] = {}
         """By trio's clock."""
         self._entries: dict[SessionId, _Entry] = {}
