@@ -3,8 +3,8 @@
 import pytest
 import trio
 
-from shadowcat.errors import StoreUnavailable
-from shadowcat.session import InMemoryStore, PersistenceConfig, PersistenceWorker, StreamKind
+from shadowcat.errors import StoreCorrupt, StoreUnavailable
+from shadowcat.session import Cursor, InMemoryStore, PersistenceConfig, PersistenceWorker, StreamKind
 
 from .managing import create, open_manager
 from .streaming import publish
@@ -186,3 +186,69 @@ class TestRefused:
             await trio.sleep(10)
             assert manager.streams.find(session, stream.cursor_before(stream.log.end)) is stream
         assert store.calls == []
+
+
+class TestGivenUp:
+    async def test_what_the_store_can_never_take_keeps_nothing_else_from_it(self, autojump_clock):
+        """It is given up alone, and its stream goes on."""
+
+        class PickyStore(AppendStore):
+            async def append_events(self, appends, limits):
+                if any(b"poison" in event.block for append in appends for event in append.events):
+                    raise StoreCorrupt("cannot be kept")
+                return await super().append_events(appends, limits)
+
+        store = PickyStore()
+        async with open_manager(store) as manager:
+            session = await create(manager)
+            streams = [manager.streams.begin(session, StreamKind.LISTENING) for _ in range(3)]
+            for stream, message in zip(streams, ["1", "poison", "3"], strict=True):
+                publish(manager, stream, message)
+            await trio.sleep(1)
+            publish(manager, streams[1], "after")
+            await trio.sleep(1)
+            assert [await store.stored(stream) for stream in streams] == [[1], [2], [1]]
+            statistics = manager.persistence_statistics()
+            assert (statistics.lost, statistics.is_degraded) == (1, False)
+
+    async def test_streams_that_are_over_wait_for_a_dead_store_within_bounds(self, autojump_clock, store):
+        store.error = StoreUnavailable("down")
+        persistence = PersistenceConfig(max_pending_bytes=100_000)
+        async with open_manager(store, persistence=persistence) as manager:
+            session = await create(manager)
+            for _ in range(200):
+                stream = manager.streams.begin(session, StreamKind.ANSWER)
+                publish(manager, stream, "x" * 5000)
+                stream.end(manager.now())
+                manager.streams.note_rest(stream)
+                await trio.sleep(1)
+            await trio.sleep(100)
+            statistics = manager.persistence_statistics()
+            assert statistics.pending <= 20
+            assert statistics.lost >= 180
+            store.error = None
+            await trio.sleep(60)
+            assert manager.persistence_statistics().pending == 0
+
+    async def test_stream_whose_claim_was_cut_short_goes_on(self, autojump_clock):
+        """The store has another fence by then, which nobody here was told of."""
+
+        class HangingStore(AppendStore):
+            async def claim_stream(self, session_id, stream_id, owner):
+                record = await super().claim_stream(session_id, stream_id, owner)
+                if record is not None and record.fence == 2:
+                    await trio.sleep_forever()
+                return record
+
+        store = HangingStore()
+        async with open_manager(store) as manager:
+            session = await create(manager)
+            stream = manager.streams.begin(session, StreamKind.ANSWER)
+            publish(manager, stream, "1")
+            await trio.sleep(1)
+            with trio.move_on_after(1):
+                await manager.streams.claim(session, Cursor(stream.key.stream_id, 0, None))
+            publish(manager, stream, "2")
+            await trio.sleep(1)
+            assert not stream.is_fenced
+            assert await store.stored(stream) == [1, 2]

@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import attrs
 import trio
 
-from ..errors import StoreError
+from ..errors import StoreError, StoreUnavailable
 from .event_stream import EventStream
 from .lease import OwnerLease
 from .model import SessionId
 from .store import Activity, SessionStore
-from .stream import LogLimits, StreamAppend, StreamKey
+from .stream import LogLimits, Ownership, StreamAppend, StreamKey
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,9 @@ class PersistenceConfig:
 
     max_backoff: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
 
+    max_pending_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=attrs.validators.ge(0))
+    """Bytes of memory for streams that are over and wait for a store that is down; the oldest are given up."""
+
     flush_timeout: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
     """Seconds that the last write may take when the proxy stops."""
 
@@ -65,6 +68,8 @@ class PersistenceStatistics:
     """Marks that a newer one replaced before they were written."""
     failures: int
     """Batches that the store did not take."""
+    lost: int
+    """Streams, or parts of one, that were given up because the store did not or could not take them."""
     is_degraded: bool
     """Whether the store did not take the last batch."""
 
@@ -109,7 +114,7 @@ class PersistenceWorker:
         self._overflow: _Marks = {}
         self._dirty: _Marks = {}
         self._in_flight: _Marks = {}
-        self._written = self._coalesced = self._failures = 0
+        self._written = self._coalesced = self._failures = self._lost = 0
         self._is_degraded = False
 
     def mark_event_id(self, session_id: SessionId, event_id: str) -> None:
@@ -136,7 +141,9 @@ class PersistenceWorker:
         """Return a snapshot."""
         queued = self._receiver.statistics().current_buffer_used
         pending = len(self._dirty) + len(self._in_flight) + len(self._overflow) + queued
-        return PersistenceStatistics(pending, self._written, self._coalesced, self._failures, self._is_degraded)
+        return PersistenceStatistics(
+            pending, self._written, self._coalesced, self._failures, self._lost, self._is_degraded
+        )
 
     async def run(self) -> None:
         """Write until cancelled; then write what is left, for ``flush_timeout`` seconds at most."""
@@ -177,6 +184,7 @@ class PersistenceWorker:
                 await trio.sleep(random.uniform(0, limit) + 0.01)
                 attempt += 1
                 self._take_all()
+                self._shed()
 
     async def _flush(self) -> None:
         """Write one batch.  If it fails or is cancelled, all of it is dirty again."""
@@ -217,15 +225,52 @@ class PersistenceWorker:
     async def _append(self, appends: Sequence[tuple[EventStream, StreamAppend]]) -> None:
         # First, or others would take a stream of ours, seeing that its owner is unknown.
         await self._lease.ensure()
-        refused = set(await self._store.append_events([append for _, append in appends], self._limits))
+        refused = set(await self._append_all([append for _, append in appends]))
         for stream, append in appends:
             if append.key not in refused:
                 stream.note_stored(append)
-            elif append.fence == stream.ownership.fence:
+            elif append.fence == stream.ownership.fence and not await self._is_reclaimed(stream, append):
                 log.debug("a stream is continued elsewhere, or its session has ended")
                 stream.note_refused()
             else:
                 stream.mark()  # it was claimed again here meanwhile
+
+    async def _append_all(self, appends: Sequence[StreamAppend]) -> Sequence[StreamKey]:
+        """Append; one by one if the store cannot take one of them, so that this one alone is given up."""
+        try:
+            return await self._store.append_events(appends, self._limits)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            if len(appends) == 1:
+                log.error("a part of a stream is not kept: %s", error)
+                self._lost += 1
+                return ()
+        refused: list[StreamKey] = []
+        for append in appends:
+            refused += await self._append_all([append])
+        return refused
+
+    async def _is_reclaimed(self, stream: EventStream, append: StreamAppend) -> bool:
+        """Take a stream back that a claim of ours, cut short, has given another fence; nobody else may have had it."""
+        key, owner = stream.key, stream.ownership.owner
+        record = await self._store.claim_stream(key.session_id, key.stream_id, owner)
+        if record is None or record.owner != owner or record.last_position > append.last_position:
+            return False
+        stream.ownership = Ownership(owner=owner, fence=record.fence)
+        return True
+
+    def _shed(self) -> None:
+        """Give up streams that are over and wait for the store in vain, the oldest first, if they take too much."""
+        waiting = {key: mark[1] for key, mark in self._dirty.items() if isinstance(mark[1], EventStream)}
+        held = sum(stream.log.footprint for stream in waiting.values() if stream.is_resting)
+        for key, stream in waiting.items():
+            if held <= self._config.max_pending_bytes:
+                break
+            if stream.is_resting:
+                held -= stream.log.footprint
+                del self._dirty[key]
+                self._lost += 1
 
     async def _flush_last(self) -> None:
         self._take_all()
@@ -244,6 +289,9 @@ class PersistenceWorker:
         except trio.WouldBlock:
             self._coalesced += key in self._overflow
             self._overflow[key] = mark
+            if len(self._overflow) > CHANNEL_SIZE and isinstance(value, EventStream):
+                self._take_all()
+                self._shed()
 
     def _note(self, item: tuple[_Key, _Numbered]) -> None:
         self._merge(*item)
