@@ -1,5 +1,6 @@
 """An upstream that has lost its sessions, or is away for a moment."""
 
+import attrs
 import pytest
 import trio
 
@@ -8,7 +9,7 @@ from shadowcat.errors import UpstreamDisconnected, UpstreamUnavailable
 from shadowcat.proxy.recovery import RecoveryConfig
 from shadowcat.testing import error, notification, open_proxy_kit, request, result
 
-from .conversation import Follower, Pending, open_session, start_listen, start_post, start_stream
+from .conversation import Follower, open_session, start_listen, start_post, start_stream
 
 UPSTREAM = HttpUpstreamConfig(url="http://upstream.invalid/mcp")
 CAPABILITIES = {"tools": {"listChanged": True}}
@@ -110,6 +111,41 @@ class TestLostSession:
         assert (await response()).status == 502
         assert trio.current_time() == pytest.approx(30)
         assert await kit.store.count_sessions() == 1
+
+    @pytest.mark.parametrize("status", [202, 401, 403, 408, 429, 500, 503])
+    async def test_server_that_refuses_for_now_keeps_it(self, autojump_clock, kit, status):
+        """Whatever the status, it says nothing of what the server is; the caller is told what to do."""
+        call, response = await start_post(kit, request(1, "x"))
+        call.respond(404)
+        (await kit.upstream.next_call()).respond(status)
+        answer = await response()
+        assert answer.status == 502
+        told = (await answer.json())["error"]["message"]
+        assert f"(HTTP {status})" in told
+        assert "try again" in told
+
+        call, response = await start_post(kit, request(2, "x"))
+        call.respond(404)
+        await reinitialized(kit)
+        (await kit.upstream.next_call()).answer(result(2))
+        assert await (await response()).json() == result(2)
+
+    async def test_page_in_its_place_keeps_it(self, autojump_clock, kit):
+        """Of a load balancer, say: it is no answer to what was asked."""
+        call, response = await start_post(kit, request(1, "x"))
+        call.respond(404)
+        (await kit.upstream.next_call()).respond(200, {"content-type": "text/html"}, [b"<p>back soon"])
+        assert (await response()).status == 502
+        assert await kit.store.count_sessions() == 1
+
+    async def test_upstream_that_is_not_told_keeps_nobody(self, autojump_clock, kit):
+        """Telling it that it is over has an end."""
+        call, response = await start_post(kit, request(1, "x"))
+        call.respond(404)
+        (await kit.upstream.next_call()).open_events({"mcp-session-id": "new"})
+        await kit.upstream.next_call()  # DELETE, which is never answered
+        assert (await response()).status == 502
+        assert trio.current_time() == pytest.approx(35)
 
     async def test_log_level_and_subscriptions_are_told_again(self, autojump_clock, kit):
         granted = [
@@ -275,23 +311,92 @@ class TestReplicas:
             assert await (await calls[1][1]()).json() == result(2)
 
 
-async def test_cancelled_recovery_ends_what_it_opened(autojump_clock, kit):
+class TestMany:
+    async def test_those_who_wait_share_a_failure(self, autojump_clock, kit):
+        """One timeout for all of them, not one after the other; who comes later tries anew."""
+        calls = [await start_post(kit, request(number, "x")) for number in range(20)]
+        for call, _ in calls:
+            call.respond(404)
+        hung = await kit.upstream.next_call()
+        for number, (_, response) in enumerate(calls):
+            answer = await response()
+            assert answer.status == 502
+            body = await answer.json()
+            assert body["id"] == number
+            assert "try again later" in body["error"]["message"]
+        assert trio.current_time() == pytest.approx(30)
+        assert hung.cancelled.is_set()
+
+        call, _ = await start_post(kit, request(20, "x"))
+        call.respond(404)
+        assert (await kit.upstream.next_call()).message["method"] == "initialize"
+
+    async def test_credentials_that_are_refused_are_those_of_one_request(self, autojump_clock):
+        """Another that waits has others, and tries with them."""
+        config = ReverseProxyConfig(upstream=UPSTREAM, endpoint=EndpointConfig(forward_headers=["Authorization"]))
+        async with open_proxy_kit(config) as kit:
+            await open_with(kit)
+            call, refused = await start_post(kit, request(1, "x"), headers={"authorization": "Bearer bad"})
+            call.respond(404)
+            handshake = await kit.upstream.next_call()
+            call, response = await start_post(kit, request(2, "x"), headers={"authorization": "Bearer good"})
+            call.respond(404)
+            await trio.testing.wait_all_tasks_blocked()
+            handshake.respond(401)
+            assert (await reinitialized(kit)).headers["authorization"] == "Bearer good"
+            (await kit.upstream.next_call()).answer(result(2))
+            assert await (await response()).json() == result(2)
+            assert (await refused()).status == 502
+
+    async def test_sessions_recover_a_few_at_a_time(self, autojump_clock):
+        """Each gets its turn; what waits for one waits no longer than the timeout."""
+        config = ReverseProxyConfig(upstream=UPSTREAM, recovery=RecoveryConfig(max_concurrent=2))
+        async with open_proxy_kit(config) as kit:
+            responses = await lose_sessions(kit, 5)
+            handshakes = await calls_within(kit, 10)
+            assert len(handshakes) == 2
+            handshakes[0].respond(503)
+            assert len(await calls_within(kit, 10)) == 1
+            assert [(await response()).status for response in responses] == [502] * 5
+            assert trio.current_time() == pytest.approx(30)
+
+            await calls_within(kit, 0)
+            (again,) = await lose_sessions(kit, 1)
+            await reinitialized(kit)
+            (await kit.upstream.next_call()).answer(result(1))
+            assert await (await again()).json() == result(1)
+
+
+async def test_proxy_that_stops_ends_what_it_opened(autojump_clock, kit):
     """Nobody will ever use it."""
-    pending = Pending()
-    scope = trio.CancelScope()
-
-    async def post():
-        with scope:
-            await pending.run(kit.client.post, request(1, "x"))
-
-    kit.nursery.start_soon(post)
-    (await kit.upstream.next_call()).respond(404)
+    call, _ = await start_post(kit, request(1, "x"))
+    call.respond(404)
     handshake = await kit.upstream.next_call()
     handshake.answer(result(handshake.message["id"], **SAID), headers={"mcp-session-id": "new"})
     await kit.upstream.next_call()  # notifications/initialized, which is never answered
     kit.app.finish_drain()
     ended = await kit.upstream.next_call()
     assert (ended.request.method, ended.headers["mcp-session-id"]) == ("DELETE", "new")
+
+
+async def lose_sessions(kit, number):
+    """Open sessions that the upstream then forgets; return functions that wait for a response in each."""
+    calls = []
+    for _ in range(number):
+        other = attrs.evolve(kit, client=kit.new_client())
+        await open_with(other)
+        calls.append(await start_post(other, request(1, "x")))
+    for call, _ in calls:
+        call.respond(404)
+    return [response for _, response in calls]
+
+
+async def calls_within(kit, seconds):
+    calls = []
+    with trio.move_on_after(seconds):
+        while True:
+            calls.append(await kit.upstream.next_call())
+    return calls
 
 
 async def start_answered(kit, message):

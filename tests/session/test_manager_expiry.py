@@ -6,9 +6,10 @@ import pytest
 import trio
 
 from shadowcat.errors import SessionNotFound, StoreUnavailable
-from shadowcat.session import InMemoryStore, SessionConfig, SessionManager, open_session_manager
+from shadowcat.session import InMemoryStore, SessionConfig, SessionManager, open_failover_store, open_session_manager
 
 from .managing import create, is_open, open_manager
+from .stores.flaky import FlakyStore
 
 IDLE = 90
 LAG = 22.5
@@ -253,6 +254,23 @@ class TestTelling:
             assert not await is_open(manager, again)
         errors = [record for record in caplog.records if record.levelname == "ERROR"]
         assert len(errors) == 2
+
+    async def test_sessions_expire_in_an_outage(self, autojump_clock):
+        """A store that goes on from memory has no streams to drop; what the store cannot know of ends in time."""
+        primary, expired = FlakyStore(), []
+        async with open_failover_store(primary) as store, open_manager(store, expired, **LIMITS) as manager:
+            primary.mode = "down"
+            for _ in range(5):
+                await store.count_sessions()  # until it is not asked any more
+            tried, *others = [await create(manager) for _ in range(3)]
+            await trio.sleep(IDLE + 2 * LAG + 0.1)
+            assert [session.id for session in others] == [session_id for _, session_id in expired]
+            assert all(IDLE <= when <= IDLE + 2 * LAG for when, _ in expired)
+
+            primary.mode = "up"
+            await trio.sleep(LAG + 60)
+            assert tried.id == expired[-1][1]
+            assert await primary.count_sessions() == 0
 
     async def test_nobody_need_be_told(self, autojump_clock):
         """A manager by itself ends sessions as well."""

@@ -8,8 +8,8 @@ with what the client once said, and the request is sent there.
 
 from __future__ import annotations
 
+import copy
 import logging
-from weakref import WeakValueDictionary
 
 import attrs
 import msgspec
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 END_TIMEOUT = 5.0
 """Seconds the upstream has to end a session that is already ended here."""
 
+_UNANSWERED = "the upstream does not open a session again; try again later"
+
 NO_SUCH_SESSION = "no such session; send initialize, without Mcp-Session-Id, to open another"
 
 MESSAGE_HEADERS = (
@@ -54,10 +56,27 @@ class RecoveryConfig:
     """Whether another is opened; if not, the client is told 404, and opens another session."""
 
     timeout: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
-    """Seconds to open one."""
+    """Seconds to open one, the wait for a place included."""
+
+    max_concurrent: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    """Sessions for which one is being opened at once: after a restart of the upstream, all of them need one."""
 
     refused: BackoffConfig = attrs.field(factory=lambda: BackoffConfig(base=0.2, cap=1.0, budget=10.0))
     """How a request in a session is tried again while connections are refused."""
+
+
+@attrs.define(eq=False)
+class _Attempt:
+    """A recovery under way, for those who wait for it."""
+
+    done: trio.Event = attrs.field(factory=trio.Event)
+    recovered: Session | None = None
+    failure: Exception | None = None
+    """If there is neither, whoever made it was cancelled, or may not open a session."""
+
+
+class _CredentialsRefused(UpstreamUnavailable):
+    """The request that found the session gone may not open another; one with other credentials may."""
 
 
 class SessionUpstream:
@@ -69,7 +88,8 @@ class SessionUpstream:
         self._upstream = upstream
         self._sessions = sessions
         self._config = config
-        self._turns: WeakValueDictionary[SessionId, trio.Lock] = WeakValueDictionary()
+        self._attempts: dict[SessionId, _Attempt] = {}
+        self._places = trio.CapacityLimiter(config.max_concurrent)
 
     async def send(
         self, session: Session, method: str, headers: RawHeaders, body: bytes = b""
@@ -114,51 +134,73 @@ class SessionUpstream:
         Args:
             headers: Of the request that found it gone; what credentials it has are used.
 
+        However many find it gone at once, one tries, and the others share what comes of
+        it; but if it is cancelled, or its credentials are refused, the next one tries.
         Cancel safe: an upstream session that was opened and is not used is ended.
 
         Raises:
             SessionNotFound: The upstream is not what it was; the session has been ended.
-            UpstreamError: It does not answer.
+            UpstreamError: It does not answer, or refuses for now.
         """
-        turn = self._turns.setdefault(session.id, trio.Lock())
-        async with turn:
-            current = await self._sessions.store.get_session(session.id)
-            if current.upstream_session_id != session.upstream_session_id:
-                return current
-            kept = [field for field in headers if field[0] not in _OF_ONE_MESSAGE and not field[0].startswith(b"mcp-")]
-            opened: UpstreamSessionId | None = None
-            adopted = current
-            try:
-                with trio.move_on_after(self._config.timeout) as waiting:
-                    opened = await self._initialize(current, kept)
+        while (attempt := self._attempts.get(session.id)) is not None:
+            await attempt.done.wait()
+            if attempt.failure is not None:
+                raise copy.copy(attempt.failure)
+            recovered = attempt.recovered
+            if recovered is not None and recovered.upstream_session_id != session.upstream_session_id:
+                return recovered
+        attempt = self._attempts[session.id] = _Attempt()
+        try:
+            attempt.recovered = await self._recover(session, headers)
+            return attempt.recovered
+        except _CredentialsRefused:
+            raise
+        except Exception as error:
+            attempt.failure = error
+            raise
+        finally:
+            del self._attempts[session.id]
+            attempt.done.set()
+
+    async def _recover(self, session: Session, headers: RawHeaders) -> Session:
+        current = await self._sessions.store.get_session(session.id)
+        if current.upstream_session_id != session.upstream_session_id:
+            return current
+        kept = [field for field in headers if field[0] not in _OF_ONE_MESSAGE and not field[0].startswith(b"mcp-")]
+        opened: UpstreamSessionId | None = None
+        adopted = current
+        try:
+            with trio.move_on_after(self._config.timeout) as waiting:
+                async with self._places:
+                    request_id = mint_id()
+                    answer = await self._ask(None, kept, INITIALIZE, current.initialize_params, request_id)
+                    # Before all else: from here on there is something to end.
+                    opened = upstream_session_id_of(answer)
+                    await self._compare(current, answer, request_id)
                     await self._restore(attrs.evolve(current, upstream_session_id=opened), kept)
                     adopted = await self._adopt(current, opened)
-                if waiting.cancelled_caught:
-                    raise UpstreamUnavailable("the upstream does not open a session again; try again later")
-            finally:
-                if opened is not None and adopted.upstream_session_id != opened:
-                    with trio.move_on_after(END_TIMEOUT, shield=True):
-                        await self.end_upstream(opened)
-            return adopted
+            if waiting.cancelled_caught:
+                raise UpstreamUnavailable(_UNANSWERED)
+        finally:
+            if opened is not None and adopted.upstream_session_id != opened:
+                with trio.move_on_after(END_TIMEOUT, shield=True):
+                    await self.end_upstream(opened)
+        return adopted
 
-    async def _initialize(self, session: Session, kept: RawHeaders) -> UpstreamSessionId:
-        request_id = mint_id()
-        answer = await self._ask(None, kept, INITIALIZE, session.initialize_params, request_id)
+    async def _compare(self, session: Session, answer: UpstreamResponse, request_id: RawId) -> None:
+        """Read the answer to ``initialize``; end *session* if it could not go on with that."""
         try:
-            upstream_session_id = upstream_session_id_of(answer)
-            if answer.status >= 500:
-                raise UpstreamUnavailable("the upstream does not open a session again; try again later")
+            if answer.status != 200:
+                raise _refusal(answer.status)
             opening = await hold_opening(answer, request_id)
         finally:
             await answer.aclose()
-        result = read_value(opening.response.result) if opening.response is not None else None
-        if upstream_session_id is not None and _is_like_before(result, session):
-            return upstream_session_id
-        log.warning("the upstream is not what it was; a session ends")
-        await self._sessions.end(session.id)
-        if upstream_session_id is not None:
-            await self.end_upstream(upstream_session_id)
-        raise SessionNotFound(NO_SUCH_SESSION)
+        if opening.response is None:
+            raise UpstreamUnavailable(_UNANSWERED)
+        if upstream_session_id_of(answer) is None or not _is_like_before(read_value(opening.response.result), session):
+            log.warning("the upstream is not what it was; a session ends")
+            await self._sessions.end(session.id)
+            raise SessionNotFound(NO_SUCH_SESSION)
 
     async def _restore(self, session: Session, kept: RawHeaders) -> None:
         """Tell a new upstream session what the lost one had been told."""
@@ -189,7 +231,7 @@ class SessionUpstream:
             UpstreamRequest("POST", [*kept, *MESSAGE_HEADERS, *own], msgspec.json.encode(members))
         )
 
-    async def _adopt(self, session: Session, opened: UpstreamSessionId) -> Session:
+    async def _adopt(self, session: Session, opened: UpstreamSessionId | None) -> Session:
         """Store the new upstream session, unless another proxy was faster; return the session as it is then."""
         while True:
             current = await self._sessions.store.get_session(session.id)
@@ -233,6 +275,17 @@ def upstream_session_id_of(answer: UpstreamResponse) -> UpstreamSessionId | None
     """Return the id of the session that an answer to ``initialize`` opens."""
     value = answer.header(SESSION_ID)
     return None if value is None else UpstreamSessionId(value.decode("latin-1"))
+
+
+def _refusal(status: int) -> UpstreamUnavailable:
+    if status in (401, 403):
+        return _CredentialsRefused(
+            f"the upstream does not open a session again for these credentials (HTTP {status}); try again with others"
+        )
+    return UpstreamUnavailable(
+        f"the upstream does not open a session again for now (HTTP {status}); "
+        "try again later, or send initialize, without Mcp-Session-Id, to open another"
+    )
 
 
 def _is_like_before(result: object, session: Session) -> bool:

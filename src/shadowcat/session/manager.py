@@ -12,7 +12,7 @@ from typing import Any, TypeVarTuple
 import attrs
 import trio
 
-from ..errors import SessionConflict, SessionLimitReached, SessionNotFound, StoreError
+from ..errors import SessionConflict, SessionLimitReached, SessionNotFound, StoreError, StoreUnavailable
 from ..protocol import RawId, ResponseMode
 from .config import SessionConfig
 from .event_stream import EventStream
@@ -276,7 +276,6 @@ class SessionManager:
         self.streams.sweep()
         await self._store_uses()
         await self._forget_gone()
-        await self.store.expire_streams(now - self.config.streams.limits.max_age)
         limiter = trio.CapacityLimiter(_MAX_FAREWELLS)
         async with trio.open_nursery() as nursery:
             while expired := await self.store.expire_sessions(now):
@@ -285,6 +284,11 @@ class SessionManager:
                     await limiter.acquire_on_behalf_of(session.id)
                     nursery.start_soon(self._tell_expired, session, limiter)
                 log.info("ended %d sessions", len(expired))
+        try:
+            await self.store.expire_streams(now - self.config.streams.limits.max_age)
+        except StoreUnavailable as error:
+            # A store that goes on from memory has none; they go with their sessions at the latest.
+            log.debug("streams that ended are kept for now: %s", error)
 
     async def _tell_expired(self, session: Session, limiter: trio.CapacityLimiter) -> None:
         try:
@@ -304,7 +308,7 @@ class SessionManager:
             try:
                 await self.reap()
             except* (StoreError, OSError) as group:
-                log.error("sessions could not be ended, trying again later: %s", group.exceptions)
+                log.error("sessions and streams could not be ended, trying again later: %s", group.exceptions)
 
     async def _store_uses(self) -> None:
         """Bring the store up to date before anything is ended for idleness."""

@@ -45,14 +45,10 @@ async def opened(primary, **config):
         yield store
 
 
-class Streamless(InMemoryStore):
-    keeps_streams = False
-
-
-@pytest.mark.parametrize("primary_class", [FlakyStore, Streamless])
-async def test_it_keeps_streams_if_the_primary_does(primary_class, autojump_clock):
-    async with opened(primary_class()) as store:
-        assert primary_class.keeps_streams == store.keeps_streams
+@pytest.mark.parametrize("keeps_streams", [True, False])
+async def test_it_keeps_streams_if_the_primary_does(keeps_streams, autojump_clock):
+    async with opened(InMemoryStore(keeps_streams=keeps_streams)) as store:
+        assert keeps_streams == store.keeps_streams
 
 
 @pytest.mark.parametrize("mode", ["down", "hung"])

@@ -45,7 +45,8 @@ class FailoverStore(SessionStore):
       `StoreUnavailable`, never `SessionNotFound`.
     * `list_sessions` and `count_sessions` cover the sessions it has seen.
     * Frames written before cannot be read or deleted.
-    * Only sessions created in it expire; others may have been used elsewhere.
+    * Only sessions expire of which the primary has certainly not heard: created in it, and
+      not sent to the primary as it fell silent.  Others may have been used elsewhere.
     * Event streams are neither read nor kept: `StoreUnavailable`, also for appends to
       a session that the primary has yet to be told of.  Whoever appends keeps what it
       has and tries again.
