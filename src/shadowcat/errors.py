@@ -15,6 +15,7 @@
     - SessionRequired, SessionNotFound, SessionExists, SessionLimitReached
     - SessionConflict         somebody else updated the session first
     - EventsLost              a stream cannot be resumed without a gap
+    - StreamTaken             another connection has taken a stream over
   + StoreError
     - StoreUnavailable        the store cannot be reached; retrying may help
     - StoreCorrupt            it holds something we cannot read; retrying does not
@@ -139,6 +140,10 @@ class SessionConflict(SessionError):
 
 class EventsLost(SessionError):
     """Events that the client asks for are gone, here and upstream; the session lives."""
+
+
+class StreamTaken(SessionError):
+    """Another connection of the client has taken over the stream before this one began."""
 
 
 class StoreError(ShadowcatError):

@@ -29,6 +29,7 @@ EXPECTED = {
     errors.SessionRequired: (400, -32600),
     errors.SessionNotFound: (404, -32600),
     errors.EventsLost: (410, -32600),
+    errors.StreamTaken: (409, -32600),
     errors.SessionExists: (400, -32600),
     errors.SessionLimitReached: (503, -32603),
     errors.SessionConflict: (503, -32603),

@@ -181,6 +181,9 @@ class TestSession:
         streams = []
         kit.nursery.start_soon(collect, kit.client.listen, streams)
         (await kit.upstream.next_call()).respond(404)
+        ping = await kit.upstream.next_call()
+        assert ping.message["method"] == "ping"
+        ping.answer(result(ping.message["id"]))
         await trio.testing.wait_all_tasks_blocked()
         assert streams[0].status == 404
         assert await kit.store.count_sessions() == 1

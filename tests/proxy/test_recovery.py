@@ -219,6 +219,20 @@ class TestLostSession:
             notification("n", number=2),
         ]
 
+    async def test_listening_is_opened_in_the_new_one(self, autojump_clock, kit):
+        """404 to a GET may mean that there is nothing to listen to; so the session is asked for."""
+        call, response = await start_listen(kit)
+        call.respond(404)
+        ping = await kit.upstream.next_call()
+        assert ping.message["method"] == "ping"
+        ping.respond(404)
+        await reinitialized(kit)
+        (await kit.upstream.next_call()).answer({})
+        again = await kit.upstream.next_call()
+        assert (again.request.method, again.headers["mcp-session-id"]) == ("GET", "new")
+        again.open_events()
+        assert (await response()).status == 200
+
     async def test_session_without_an_upstream_id_is_not_lost(self, autojump_clock):
         async with open_proxy_kit() as kit:
             call, response = await start_post(kit, request(0, "initialize"))

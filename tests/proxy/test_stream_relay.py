@@ -326,6 +326,16 @@ class TestTakenOver:
             events.end()
             assert await follower.rest() == [result(1)]
 
+    async def test_newer_connection_takes_over_before_the_older_began(self, autojump_clock, replicas):
+        one, _ = replicas
+        older, newer = Pending(), Pending()
+        for pending in (older, newer):
+            one.nursery.start_soon(pending.run, one.client.listen, "aAAAAAAAAAAAA.3.0.YQ")
+            await trio.sleep(1)
+        assert (await older()).status == 409
+        (await one.upstream.next_call()).open_events()
+        assert (await newer()).status == 200
+
     async def test_call_that_was_cancelled_is_not_waited_for(self, autojump_clock, replicas):
         one, _ = replicas
         events, follower = await start_stream(one)

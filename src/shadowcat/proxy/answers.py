@@ -42,6 +42,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     errors.SessionError: Answer(HTTPStatus.BAD_REQUEST, INVALID_REQUEST),
     errors.SessionNotFound: Answer(HTTPStatus.NOT_FOUND, INVALID_REQUEST),
     errors.EventsLost: Answer(HTTPStatus.GONE, INVALID_REQUEST),
+    errors.StreamTaken: Answer(HTTPStatus.CONFLICT, INVALID_REQUEST),
     errors.SessionLimitReached: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
     errors.SessionConflict: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
     errors.StoreError: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),

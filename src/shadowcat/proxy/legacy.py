@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import trio
 
-from ..errors import InvalidRequest, SessionNotFound, SessionRequired, UpstreamTimeout
+from ..errors import InvalidRequest, SessionNotFound, SessionRequired, StreamTaken, UpstreamTimeout
 from ..protocol import (
     BATCH_VERSION,
     CANCELLED,
@@ -22,10 +22,8 @@ from ..protocol import (
     RawId,
     Request,
     Response,
-    ResponseMode,
     cancelled_id,
     client_headers,
-    mint_id,
     read_value,
     replace_cancelled_id,
     replace_id,
@@ -44,9 +42,9 @@ from ..session import (
 from ..transport import Exchange, UpstreamRequest, UpstreamResponse
 from .config import EndpointConfig
 from .drain import Drain, abandoned_error
-from .opening import hold_opening, is_accepted
+from .opening import hold_opening, is_accepted, is_stream
 from .pump import PumpRoom, StreamPump
-from .recovery import END_TIMEOUT, MESSAGE_HEADERS, NO_SUCH_SESSION, upstream_session_id_of
+from .recovery import END_TIMEOUT, NO_SUCH_SESSION, upstream_session_id_of
 from .relay import AnswerRelay
 from .restore import IdRestorer
 from .standing import is_standing, with_request
@@ -55,8 +53,6 @@ from .stream_relay import StreamRelay
 log = logging.getLogger(__name__)
 
 Fields = Sequence[tuple[bytes, bytes]]
-
-_PING = b'{"jsonrpc":"2.0","id":%b,"method":"ping"}'
 
 
 class LegacyEndpoint:
@@ -107,7 +103,7 @@ class LegacyEndpoint:
             stack.push_async_callback(answer.aclose)
             if is_accepted(message, answer):
                 await exchange.respond(202, [])
-            elif _is_stream(answer):
+            elif is_stream(answer):
                 is_streaming = True
                 # From here on the answer and the id belong to the pump.
                 stack.pop_all()
@@ -162,7 +158,10 @@ class LegacyEndpoint:
 
         async def serve() -> None:
             current, answer = await self._upstream.send(session, "GET", headers)
-            if _is_stream(answer):
+            if answer.status == 404 and (found := await self._upstream.find_lost(current, headers)) is not None:
+                await answer.aclose()
+                current, answer = await self._upstream.send(found, "GET", headers)
+            if is_stream(answer):
                 stream = self._begin(current, StreamKind.LISTENING, None)
                 self._pump(current, stream, headers, answer)
                 await events.begin(stream, client_headers(answer.headers))
@@ -188,8 +187,7 @@ class LegacyEndpoint:
         if not self._config.forward_headers:
             return True
         headers = upstream_headers(exchange.headers, self._config.forward_headers)
-        headers = [field for field in headers if field[0] not in (b"accept", b"content-type")]
-        _, answer = await self._upstream.send(session, "POST", [*headers, *MESSAGE_HEADERS], _PING % mint_id())
+        _, answer = await self._upstream.ping(session, headers)
         try:
             if answer.status in (401, 403):
                 relay = AnswerRelay(exchange, self._config.heartbeat_interval)
@@ -221,9 +219,14 @@ class LegacyEndpoint:
                 if stream is not None and not stream.is_ended:
                     self._pump(session, stream, headers, None)
             if stream is not None:
-                if not await events.go_on(stream, cursor):
-                    await self._conclude(events, session, stream)
-                return
+                try:
+                    if not await events.go_on(stream, cursor):
+                        await self._conclude(events, session, stream)
+                    return
+                except StreamTaken:
+                    if not stream.is_fenced:
+                        raise
+                    continue  # not another connection has it, but another proxy
             with streams.tailing(session, cursor.stream_id):
                 moved = await events.tail(self._sessions.store, streams, cursor)
             if moved is None:
@@ -306,7 +309,7 @@ class LegacyEndpoint:
                     session = await self._open(request, opening.response, answer, left_upstream)
                     left_upstream = None
                     fields.append((SESSION_ID, session.id.encode("ascii")))
-                    if _is_stream(answer):
+                    if is_stream(answer):
                         sent.pop_all()
                         opened = session, opening.replayed
                         return
@@ -392,7 +395,3 @@ def _waiting(message: Message | Batch | None, held: HeldId | None) -> Sequence[R
     if isinstance(message, Batch):
         return [entry.id for entry in message.messages if isinstance(entry, Request)]
     return None if held is None else [held.sent_id]
-
-
-def _is_stream(answer: UpstreamResponse) -> bool:
-    return answer.status == 200 and answer.mode is ResponseMode.SSE_STREAM

@@ -89,3 +89,8 @@ def is_accepted(message: Message | Batch, answer: UpstreamResponse) -> bool:
     """Whether *message* is owed no answer, and the upstream does not refuse it."""
     messages = message.messages if isinstance(message, Batch) else (message,)
     return 200 <= answer.status < 300 and not any(isinstance(entry, Request) for entry in messages)
+
+
+def is_stream(answer: UpstreamResponse) -> bool:
+    """Whether *answer* is an event stream that can be resumed, and not an error that comes as one."""
+    return answer.status == 200 and answer.mode is ResponseMode.SSE_STREAM

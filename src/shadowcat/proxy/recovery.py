@@ -44,6 +44,8 @@ _UNANSWERED = "the upstream does not open a session again; try again later"
 
 NO_SUCH_SESSION = "no such session; send initialize, without Mcp-Session-Id, to open another"
 
+_PING = b'{"jsonrpc":"2.0","id":%b,"method":"ping"}'
+
 MESSAGE_HEADERS = (
     (b"content-type", b"application/json"),
     (b"accept", b"application/json, text/event-stream"),
@@ -132,6 +134,19 @@ class SessionUpstream:
                     raise
                 await trio.sleep(wait)
                 session = await self._sessions.store.get_session(session.id)
+
+    async def ping(self, session: Session, headers: RawHeaders) -> tuple[Session, UpstreamResponse]:
+        """Ask the upstream whether it knows *session* and lets in who has *headers*; as `send`."""
+        kept = [field for field in headers if field[0] not in (b"accept", b"content-type")]
+        return await self.send(session, "POST", [*kept, *MESSAGE_HEADERS], _PING % mint_id())
+
+    async def find_lost(self, session: Session, headers: RawHeaders) -> Session | None:
+        """Return *session* in another upstream session, if the one that it had turns out to be lost."""
+        if session.upstream_session_id is None:
+            return None
+        current, answer = await self.ping(session, headers)
+        await answer.aclose()
+        return None if current.upstream_session_id == session.upstream_session_id else current
 
     async def recover(self, session: Session, headers: RawHeaders) -> Session:
         """Open another upstream session for *session*, unless somebody has already; return what it is now.

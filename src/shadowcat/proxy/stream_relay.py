@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from ..errors import ShadowcatError, StoreError
+from ..errors import ShadowcatError, StoreError, StreamTaken
 from ..protocol import HEARTBEAT, PRIMING_VERSION, SSEEvent, encode_event, error_body
 from ..session import (
     Cursor,
@@ -92,9 +92,15 @@ class StreamRelay:
         """Send what *stream* has beyond *cursor*, as `copy` does; False if there is nothing, and the stream has ended.
 
         The answer is not begun before it is known that the upstream goes on, if it has to.
+
+        Raises:
+            StreamTaken: Another connection of the client took over before that.
         """
         number = stream.log.find(cursor.position)
-        return await self._send(stream, 0 if number is None else number, cursor)
+        has_more = await self._send(stream, 0 if number is None else number, cursor)
+        if has_more and self._body is None:
+            raise StreamTaken("another connection has taken over this stream; resume it only once at a time")
+        return has_more
 
     async def finish(self) -> None:
         """Say that nothing more will come; if nothing was sent, that there is no stream.
