@@ -79,9 +79,11 @@ class TestLostSession:
     async def test_session_lost_again_is_given_up(self, autojump_clock, kit):
         call, response = await start_post(kit, request(1, "x"))
         call.respond(404)
-        await reinitialized(kit)
-        (await kit.upstream.next_call()).respond(404)
+        for name in ("new", "newer"):
+            await reinitialized(kit, name)
+            (await kit.upstream.next_call()).respond(404)
         assert (await response()).status == 404
+        assert await kit.store.count_sessions() == 0
 
     @pytest.mark.parametrize(
         "said", [{"capabilities": {}}, {"protocolVersion": "2025-06-18"}, {"capabilities": {"tools": {}}}]

@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 END_TIMEOUT = 5.0
 """Seconds the upstream has to end a session that is already ended here."""
 
+_MAX_RECOVERIES = 2
+"""Upstream sessions that are opened for one request, should the upstream be redeployed again meanwhile."""
+
 _UNANSWERED = "the upstream does not open a session again; try again later"
 
 NO_SUCH_SESSION = "no such session; send initialize, without Mcp-Session-Id, to open another"
@@ -102,15 +105,17 @@ class SessionUpstream:
             SessionNotFound: The session has ended, here or because it could not be recovered.
         """
         session, answer = await self._send_patiently(session, method, headers, body)
-        if answer.status != 404 or session.upstream_session_id is None or method != "POST":
-            # To a GET, 404 may as well mean that there is nothing to listen to.
-            return session, answer
-        if not self.is_enabled:
+        # To a GET, 404 may as well mean that there is nothing to listen to.
+        is_bound = session.upstream_session_id is not None and method == "POST"
+        for _ in range(_MAX_RECOVERIES):
+            if answer.status != 404 or not is_bound or not self.is_enabled:
+                break
+            await answer.aclose()
+            session = await self.recover(session, headers)
+            session, answer = await self._send_patiently(session, method, headers, body)
+        if answer.status == 404 and is_bound:
             await self._sessions.end(session.id)
-            return session, answer
-        await answer.aclose()
-        session = await self.recover(session, headers)
-        return await self._send_patiently(session, method, headers, body)
+        return session, answer
 
     async def _send_patiently(
         self, session: Session, method: str, headers: RawHeaders, body: bytes
