@@ -3,7 +3,9 @@
 import http.client
 import json
 import logging
+import math
 import queue
+import re
 import signal
 import socket
 import threading
@@ -118,13 +120,18 @@ class TestOptions:
             (["--bind", "127.0.0.1:65536"], "65535"),
             (["--path", "mcp"], "/mcp"),
             (["--path", "/health"], "/health"),
-            (["--max-body-size", "0"], "max_body_size"),
-            (["--max-sessions", "0"], "max_sessions"),
-            (["--session-idle-timeout", "0"], "max_idle"),
-            (["--heartbeat-interval", "nan"], "heartbeat_interval"),
-            (["--connect-timeout", "-1"], "connect_timeout"),
-            (["--answer-timeout", "0"], "answer_timeout"),
-            (["--shutdown-timeout", "-1"], "shutdown_timeout"),
+            (["--max-body-size", "0"], "--max-body-size must be at least 1, not 0"),
+            (["--max-sessions", "0"], "--max-sessions must be at least 1, not 0"),
+            (["--session-max-age", "nan"], "--session-max-age must be more than 0, not nan"),
+            (["--session-idle-timeout", "0"], "--session-idle-timeout must be more than 0, not 0.0"),
+            (["--heartbeat-interval", "nan"], "--heartbeat-interval must be more than 0, not nan"),
+            (["--connect-timeout", "-1"], "--connect-timeout must be more than 0, not -1.0"),
+            (["--answer-timeout", "0"], "--answer-timeout must be more than 0, not 0.0"),
+            (["--shutdown-timeout", "-1"], "--shutdown-timeout must be at least 0, not -1.0"),
+            (["--replay-events", "0"], "--replay-events must be at least 1, not 0"),
+            (["--replay-bytes", "0"], "--replay-bytes must be at least 1, not 0"),
+            (["--replay-age", "0"], "--replay-age must be more than 0, not 0.0"),
+            (["--linger", "-1"], "--linger must be at least 0, not -1.0"),
         ],
     )
     def test_value_that_cannot_be_is_refused(self, options, named):
@@ -132,6 +139,26 @@ class TestOptions:
         with pytest.raises(ConfigError) as excinfo:
             config_of(*options)
         assert named in str(excinfo.value)
+
+    @pytest.mark.parametrize("option", ["--replay-age", "--linger"])
+    @pytest.mark.parametrize("value", ["inf", "nan", "soon"])
+    def test_what_is_kept_is_kept_for_a_known_time(self, option, value, capsys):
+        with pytest.raises(SystemExit):
+            config_of(option, value)
+        assert capsys.readouterr().err.endswith(f"argument {option}: must be a finite number, not {value}\n")
+
+    def test_every_number_is_called_by_its_option(self, capsys):
+        """None has a name of the library's in what is said of it."""
+        with pytest.raises(SystemExit):
+            build_parser().parse_args(["reverse", "--help"])
+        options = set(re.findall(r"^  (--[a-z-]+) N\b", capsys.readouterr().out, re.MULTILINE))
+        assert len(options) == 12
+        for option in options:
+            with pytest.raises(ConfigError, match=f"^{option} must be "):
+                config_of(option, "-1")
+
+    def test_session_may_live_for_ever(self):
+        assert config_of("--session-max-age", "inf").sessions.max_age == math.inf
 
     @pytest.mark.parametrize(
         "url", ["", "nonsense", "ftp://h/", "http:///mcp", "http://user:hidden@h/", "http://h:99999/"]

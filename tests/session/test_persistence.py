@@ -1,12 +1,13 @@
 """Writing behind, on the mock clock."""
 
 import logging
+import math
 
 import pytest
 import trio
 
 from shadowcat.abc import ResponseMode
-from shadowcat.errors import StoreUnavailable
+from shadowcat.errors import StoreCorrupt, StoreUnavailable
 from shadowcat.session import (
     Activity,
     InMemoryStore,
@@ -31,21 +32,28 @@ class RecordingStore(InMemoryStore):
         self.touches = []
         self.down = False
         self.hung = False
+        self.poison = None
+        """The session of which nothing can be kept."""
+        self.answers = math.inf
+        """Calls until it is down."""
 
-    async def _answer(self):
+    async def _answer(self, names):
         await trio.lowlevel.checkpoint()
         if self.hung:
             await trio.sleep_forever()
-        if self.down:
+        self.answers -= 1
+        if self.down or self.answers < 0:
             raise StoreUnavailable("the store is down")
+        if self.poison in names:
+            raise StoreCorrupt("the store has something else in its place")
 
     async def store_event_ids_batch(self, event_ids):
-        await self._answer()
+        await self._answer([session_id for session_id, _ in event_ids])
         self.batches.append((trio.current_time(), list(event_ids)))
         return await super().store_event_ids_batch(event_ids)
 
     async def touch_sessions(self, activities):
-        await self._answer()
+        await self._answer([activity.session_id for activity in activities])
         self.touches.append(list(activities))
         await super().touch_sessions(activities)
 
@@ -199,6 +207,49 @@ async def test_uses_go_to_the_store_too(autojump_clock, nursery, store):
         worker.mark_activity(Activity(SessionId("s"), float(number), number + 60.0))
     await trio.sleep(1)
     assert store.touches == [[Activity(SessionId("s"), 9.0, 69.0)]]
+
+
+class TestPoison:
+    """What the store can never take is given up, and alone."""
+
+    async def test_event_id(self, autojump_clock, nursery, store, caplog):
+        worker, _ = await start(store, nursery, ["a", "b", "c"])
+        store.poison = "b"
+        for name in "abc":
+            worker.mark_event_id(SessionId(name), "1")
+        await trio.sleep(1)
+        store.poison = None
+        assert [await store.last(name) for name in "abc"] == ["1", None, "1"]
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        statistics = worker.statistics()
+        assert (statistics.lost, statistics.pending, statistics.is_degraded) == (1, 0, False)
+
+        worker.mark_event_id(SessionId("b"), "2")
+        await trio.sleep(1)
+        assert await store.last("b") == "2"
+
+    async def test_use(self, autojump_clock, nursery, store):
+        worker, _ = await start(store, nursery, ["a", "b", "c"])
+        store.poison = "a"
+        for name in "abc":
+            worker.mark_activity(Activity(SessionId(name), 1.0, 60.0))
+            worker.mark_event_id(SessionId(name), "1")
+        await trio.sleep(1)
+        touched = [activity.session_id for touch in store.touches for activity in touch]
+        assert touched == ["b", "c"]
+        assert [await store.last(name) for name in "bc"] == ["1", "1"]
+
+    async def test_store_that_fails_meanwhile_is_waited_for(self, autojump_clock, nursery, store):
+        """One by one does not mean that the others are given up too."""
+        worker, _ = await start(store, nursery, ["a", "b", "c"])
+        store.poison, store.answers = "a", 2
+        for name in "abc":
+            worker.mark_event_id(SessionId(name), "1")
+        await trio.sleep(10)
+        assert await store.last("c") is None
+        store.answers = math.inf
+        await trio.sleep(60)
+        assert [await store.last(name) for name in "abc"] == [None, "1", "1"]
 
 
 class TestLazyStart:

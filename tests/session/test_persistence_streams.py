@@ -21,7 +21,13 @@ class AppendStore(InMemoryStore):
         self.calls = []
         self.appends = []
         self.error = None
+        self.claim_error = None
         self.delay = 0.0
+
+    async def claim_stream(self, session_id, stream_id, owner):
+        if self.claim_error is not None:
+            raise self.claim_error
+        return await super().claim_stream(session_id, stream_id, owner)
 
     async def renew_owner(self, owner, ttl):
         self.calls.append("renew")
@@ -43,6 +49,15 @@ class AppendStore(InMemoryStore):
 @pytest.fixture
 def store():
     return AppendStore()
+
+
+def over(manager, session, *messages):
+    """Return a stream of which nothing more will come."""
+    stream = manager.streams.begin(session, StreamKind.ANSWER)
+    publish(manager, stream, *messages)
+    stream.end(manager.now())
+    manager.streams.note_rest(stream)
+    return stream
 
 
 class TestBatches:
@@ -217,10 +232,7 @@ class TestGivenUp:
         async with open_manager(store, persistence=persistence) as manager:
             session = await create(manager)
             for _ in range(200):
-                stream = manager.streams.begin(session, StreamKind.ANSWER)
-                publish(manager, stream, "x" * 5000)
-                stream.end(manager.now())
-                manager.streams.note_rest(stream)
+                over(manager, session, "x" * 5000)
                 await trio.sleep(1)
             await trio.sleep(100)
             statistics = manager.persistence_statistics()
@@ -228,6 +240,68 @@ class TestGivenUp:
             assert statistics.lost >= 180
             store.error = None
             await trio.sleep(60)
+            assert manager.persistence_statistics().pending == 0
+
+    async def test_bound_holds_between_two_tries_too(self, autojump_clock, store, caplog):
+        """However far apart those are; it is logged once in an outage."""
+        persistence = PersistenceConfig(max_pending_bytes=100_000, base_backoff=1e6, max_backoff=1e6)
+        async with open_manager(store, persistence=persistence) as manager:
+            for _ in range(2):
+                store.error = StoreUnavailable("down")
+                session = await create(manager)
+                for _ in range(200):
+                    over(manager, session, "x" * 5000)
+                    await trio.sleep(0.1)
+                await trio.sleep(1)
+                assert manager.persistence_statistics().pending <= 20
+            store.error = None
+        assert [record.message[:8] for record in caplog.records] == ["session ", "too much"]
+
+    async def test_what_clients_have_had_is_given_up_first(self, autojump_clock, store):
+        """Without being missed."""
+        persistence = PersistenceConfig(max_pending_bytes=100_000, max_backoff=1.0)
+        async with open_manager(store, persistence=persistence) as manager:
+            session = await create(manager)
+            store.error = StoreUnavailable("down")
+            waiting = [over(manager, session, "x" * 5000) for _ in range(10)]
+            for _ in range(100):
+                over(manager, session, "x" * 5000).is_delivered = True
+                await trio.sleep(0.05)
+            await trio.sleep(2)
+            store.error = None
+            await trio.sleep(5)
+            assert [await store.stored(stream) for stream in waiting] == [[1]] * 10
+            statistics = manager.persistence_statistics()
+            assert (statistics.lost, statistics.pending) == (0, 0)
+            assert sum(len(appends) for _, appends in store.appends) == 10
+
+    async def test_what_clients_have_had_does_not_wait(self, autojump_clock, store):
+        """There is nothing to store, so it need not be tried again."""
+        async with open_manager(store, persistence=PersistenceConfig(max_backoff=1.0)) as manager:
+            session = await create(manager)
+            store.error = StoreUnavailable("down")
+            kept = manager.streams.begin(session, StreamKind.LISTENING)
+            for _ in range(40):
+                over(manager, session, "x").is_delivered = True
+            await trio.sleep(1)
+            assert manager.persistence_statistics().pending == 1
+            store.error = None
+            await trio.sleep(5)
+            assert [append.key for _, appends in store.appends for append in appends] == [kept.key]
+
+    async def test_stream_that_cannot_be_claimed_back_keeps_nothing_else_from_the_store(self, autojump_clock, store):
+        async with open_manager(store) as manager:
+            session = await create(manager)
+            stream, other = (manager.streams.begin(session, StreamKind.LISTENING) for _ in range(2))
+            publish(manager, stream, "1")
+            await trio.sleep(1)
+            await store.claim_stream(session.id, stream.key.stream_id, stream.ownership.owner)
+            store.claim_error = StoreCorrupt("cannot be read")
+            publish(manager, stream, "2")
+            publish(manager, other, "1")
+            await trio.sleep(1)
+            assert (stream.is_fenced, other.is_fenced) == (True, False)
+            assert await store.stored(other) == [1]
             assert manager.persistence_statistics().pending == 0
 
     async def test_stream_whose_claim_was_cut_short_goes_on(self, autojump_clock):

@@ -6,7 +6,9 @@ import argparse
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeAlias
 
@@ -39,6 +41,25 @@ The first SIGINT or SIGTERM lets calls finish, the second stops at once.
 
 _STORES = tuple(backend.value for backend in StorageBackend)
 _FALLBACKS = ("none", "memory")
+
+_OPTIONS = {
+    "max_body_size": "--max-body-size",
+    "max_sessions": "--max-sessions",
+    "max_age": "--session-max-age",
+    "max_idle": "--session-idle-timeout",
+    "heartbeat_interval": "--heartbeat-interval",
+    "connect_timeout": "--connect-timeout",
+    "answer_timeout": "--answer-timeout",
+    "shutdown_timeout": "--shutdown-timeout",
+}
+_STREAM_OPTIONS = {
+    "max_events": "--replay-events",
+    "max_bytes": "--replay-bytes",
+    "max_age": "--replay-age",
+    "linger": "--linger",
+}
+_OUT_OF_RANGE = re.compile(r"'(\w+)' must be (>=?) (\S+): (\S+)")
+"""What a validator of attrs says."""
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -111,8 +132,8 @@ def _add_streams(parser: argparse.ArgumentParser) -> None:
     add = partial(_add_number, group)
     add("--replay-events", int, 1000, "newest events kept of a stream")
     add("--replay-bytes", int, 1024 * 1024, "bytes of those")
-    add("--replay-age", float, 300.0, "seconds that they are kept")
-    add("--linger", float, 60.0, "seconds that the upstream is read for a client that has left")
+    add("--replay-age", _finite, 300.0, "seconds that they are kept")
+    add("--linger", _finite, 60.0, "seconds that the upstream is read for a client that has left")
     group.add_argument(
         "--no-session-recovery",
         action="store_true",
@@ -170,6 +191,16 @@ def _add_number(
     group.add_argument(name, type=kind, default=default, metavar="N", help=f"{text}; default: %(default)s")
 
 
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, not {text}")
+    return value
+
+
 async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
     """Serve until *shutdown* is set."""
     config = build_config(args)
@@ -192,7 +223,7 @@ def build_config(args: argparse.Namespace) -> ReverseProxyConfig:
     Raises:
         ConfigError: A value is out of range or malformed.
     """
-    try:
+    with _naming(_OPTIONS):
         return ReverseProxyConfig(
             upstream=HttpUpstreamConfig(
                 url=args.upstream,
@@ -219,13 +250,25 @@ def build_config(args: argparse.Namespace) -> ReverseProxyConfig:
             origin=OriginConfig(allowed_origins=args.allow_origin, allowed_hosts=args.allow_host),
             shutdown_timeout=args.shutdown_timeout,
         )
-    except ValueError as error:
-        raise ConfigError(f"{error}; see shadowcat reverse --help") from None
 
 
 def _build_streams(args: argparse.Namespace) -> StreamConfig:
-    limits = LogLimits(max_events=args.replay_events, max_bytes=args.replay_bytes, max_age=args.replay_age)
-    return StreamConfig(limits=limits, linger=args.linger)
+    with _naming(_STREAM_OPTIONS):
+        limits = LogLimits(max_events=args.replay_events, max_bytes=args.replay_bytes, max_age=args.replay_age)
+        return StreamConfig(limits=limits, linger=args.linger)
+
+
+@contextmanager
+def _naming(options: Mapping[str, str]) -> Generator[None, None, None]:
+    """Say what is wrong with a setting of the library by the option that sets it."""
+    try:
+        yield
+    except ValueError as error:
+        said = str(error)
+        if (found := _OUT_OF_RANGE.fullmatch(said)) is not None and found[1] in options:
+            bound = "at least" if found[2] == ">=" else "more than"
+            said = f"{options[found[1]]} must be {bound} {found[3]}, not {found[4]}"
+        raise ConfigError(f"{said}; see shadowcat reverse --help") from None
 
 
 def _parse_header(text: str) -> tuple[str, str]:

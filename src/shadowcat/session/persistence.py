@@ -17,22 +17,30 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 import attrs
 import trio
 
-from ..errors import StoreError, StoreUnavailable
+from ..errors import StoreCorrupt, StoreError, StoreUnavailable
 from .event_stream import EventStream
 from .lease import OwnerLease
 from .model import SessionId
 from .store import Activity, SessionStore
 from .stream import LogLimits, Ownership, StreamAppend, StreamKey
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 log = logging.getLogger(__name__)
 
 CHANNEL_SIZE = 1000
 """Marks under way to the worker."""
+
+_LOOK_INTERVAL = 1.0
+"""Seconds between two looks at how much waits, while the store is down."""
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +77,7 @@ class PersistenceStatistics:
     failures: int
     """Batches that the store did not take."""
     lost: int
-    """Streams, or parts of one, that were given up because the store did not or could not take them."""
+    """Updates, streams and parts of one that were given up because the store did not or could not take them."""
     is_degraded: bool
     """Whether the store did not take the last batch."""
 
@@ -115,7 +123,7 @@ class PersistenceWorker:
         self._dirty: _Marks = {}
         self._in_flight: _Marks = {}
         self._written = self._coalesced = self._failures = self._lost = 0
-        self._is_degraded = False
+        self._is_degraded = self._has_shed = False
 
     def mark_event_id(self, session_id: SessionId, event_id: str) -> None:
         """Have *event_id* stored as the session's last."""
@@ -174,21 +182,27 @@ class PersistenceWorker:
             try:
                 await self._flush()
                 attempt = 0
-                self._is_degraded = False
+                self._is_degraded = self._has_shed = False
             except (StoreError, OSError) as error:
                 self._failures += 1
                 if not self._is_degraded:
                     log.warning("session updates are kept back: %s", error)
                 self._is_degraded = True
                 limit = min(self._config.base_backoff * 2.0 ** min(attempt, 30), self._config.max_backoff)
-                await trio.sleep(random.uniform(0, limit) + 0.01)
+                await self._back_off(random.uniform(0, limit) + 0.01)
                 attempt += 1
-                self._take_all()
-                self._shed()
+
+    async def _back_off(self, seconds: float) -> None:
+        """Sleep, and keep what comes meanwhile within bounds."""
+        until = trio.current_time() + seconds
+        while (left := until - trio.current_time()) > 0:
+            await trio.sleep(min(left, _LOOK_INTERVAL))
+            self._take_all()
+            self._shed()
 
     async def _flush(self) -> None:
         """Write one batch.  If it fails or is cancelled, all of it is dirty again."""
-        keys = list(self._dirty)[: self._config.batch_size]
+        keys = list(itertools.islice(self._dirty, self._config.batch_size))
         self._in_flight = {key: self._dirty.pop(key) for key in keys}
         try:
             await self._write(self._in_flight)
@@ -213,11 +227,15 @@ class PersistenceWorker:
                 case _:
                     event_ids.append((key.session_id, value))
         now = self._now()
-        appends = [(stream, append) for stream in streams if (append := stream.take_append(now)) is not None]
+        appends: list[tuple[EventStream, StreamAppend]] = []
+        for stream in streams:
+            if (append := stream.take_append(now)) is not None:
+                appends.append((stream, append))
+            else:
+                del self._in_flight[stream.key]  # it need not wait for a store that is down
         event_ids += [(stream.key.session_id, stream.last_event_id) for stream in streams]
-        if activities:
-            await self._store.touch_sessions(activities)
-        if event_ids and (gone := await self._store.store_event_ids_batch(event_ids)):
+        await self._write_all(self._store.touch_sessions, activities)
+        if gone := await self._write_all(self._store.store_event_ids_batch, event_ids):
             log.debug("%d sessions ended before their last event id was stored", len(gone))
         if appends and self._store.keeps_streams:
             await self._append(appends)
@@ -225,7 +243,8 @@ class PersistenceWorker:
     async def _append(self, appends: Sequence[tuple[EventStream, StreamAppend]]) -> None:
         # First, or others would take a stream of ours, seeing that its owner is unknown.
         await self._lease.ensure()
-        refused = set(await self._append_all([append for _, append in appends]))
+        append_all = partial(self._store.append_events, limits=self._limits)
+        refused = set(await self._write_all(append_all, [append for _, append in appends]))
         for stream, append in appends:
             if append.key not in refused:
                 stream.note_stored(append)
@@ -235,42 +254,59 @@ class PersistenceWorker:
             else:
                 stream.mark()  # it was claimed again here meanwhile
 
-    async def _append_all(self, appends: Sequence[StreamAppend]) -> Sequence[StreamKey]:
-        """Append; one by one if the store cannot take one of them, so that this one alone is given up."""
+    async def _write_all(
+        self, write: Callable[[Sequence[T]], Awaitable[Sequence[R] | None]], items: Sequence[T]
+    ) -> Sequence[R]:
+        """Write *items*; one by one if the store can never take one of them, so that this one alone is given up."""
+        if not items:
+            return ()
         try:
-            return await self._store.append_events(appends, self._limits)
+            return await write(items) or ()
         except StoreUnavailable:
             raise
         except StoreError as error:
-            if len(appends) == 1:
-                log.error("a part of a stream is not kept: %s", error)
+            if len(items) == 1:
+                log.error("an update of a session is given up: %s", error)
                 self._lost += 1
                 return ()
-        refused: list[StreamKey] = []
-        for append in appends:
-            refused += await self._append_all([append])
+        refused: list[R] = []
+        for item in items:
+            refused += await self._write_all(write, [item])
         return refused
 
     async def _is_reclaimed(self, stream: EventStream, append: StreamAppend) -> bool:
         """Take a stream back that a claim of ours, cut short, has given another fence; nobody else may have had it."""
         key, owner = stream.key, stream.ownership.owner
-        record = await self._store.claim_stream(key.session_id, key.stream_id, owner)
+        try:
+            record = await self._store.claim_stream(key.session_id, key.stream_id, owner)
+        except StoreCorrupt as error:
+            log.error("a stream is not kept any more: %s", error)
+            return False
         if record is None or record.owner != owner or record.last_position > append.last_position:
             return False
         stream.ownership = Ownership(owner=owner, fence=record.fence)
         return True
 
     def _shed(self) -> None:
-        """Give up streams that are over and wait for the store in vain, the oldest first, if they take too much."""
-        waiting = {key: mark[1] for key, mark in self._dirty.items() if isinstance(mark[1], EventStream)}
-        held = sum(stream.log.footprint for stream in waiting.values() if stream.is_resting)
-        for key, stream in waiting.items():
-            if held <= self._config.max_pending_bytes:
+        """Give up streams that are over and wait for the store in vain, if they take too much.
+
+        First those whose clients have had everything, then those that have waited longest.
+        """
+        marked = (value for _, value in self._dirty.values() if isinstance(value, EventStream))
+        over = [stream for stream in marked if stream.is_resting or stream.is_fenced]
+        excess = sum(stream.log.footprint for stream in over) - self._config.max_pending_bytes
+        if excess <= 0:
+            return
+        over.sort(key=lambda stream: not (stream.is_fenced or (stream.is_ended and stream.is_delivered)))
+        for stream in over:
+            if excess <= 0:
                 break
-            if stream.is_resting:
-                held -= stream.log.footprint
-                del self._dirty[key]
-                self._lost += 1
+            excess -= stream.log.footprint
+            del self._dirty[stream.key]
+            self._lost += stream.take_append(self._now()) is not None
+        if not self._has_shed:
+            self._has_shed = True
+            log.warning("too much waits for the session store; streams that are over are not kept there")
 
     async def _flush_last(self) -> None:
         self._take_all()

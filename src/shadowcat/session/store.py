@@ -192,7 +192,8 @@ class SessionStore(ABC):
         """Drop streams that have ended, and whose newest append came before that time; return how many.
 
         Seconds since the Unix epoch, compared to the newest ``appended_at``.  Not atomic.
-        Streams that have not ended go with their session.
+        Streams that have not ended go with their session, and so do the events of one that
+        is silent: it is `append_events` that drops those that are too old.
         """
         return 0
 
