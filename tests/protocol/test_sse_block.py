@@ -94,23 +94,13 @@ class TestFraming:
         given_out = b"".join(block.text for block in frame([wire + b"\n\n"]))
         assert without_line_ends(given_out) == without_line_ends(wire.removeprefix(BOM))
 
-    @pytest.mark.parametrize(
-        ("wire", "is_between"),
-        [(b"", True), (b"data: a\n\n", True), (b"data: a\r\r", True), (b"data: a\n", False), (b"d", False)],
-    )
-    def test_framer_knows_whether_an_event_is_complete(self, wire, is_between):
-        framer = SSEFramer()
-        framer.feed(wire)
-        assert framer.is_between_events == is_between
-
     def test_event_given_out_in_parts_is_not_complete_before_its_end(self):
         """... though nothing of it is held back."""
         framer = SSEFramer(4)
         (part,) = framer.feed(b"data: a")
-        assert (part, framer.is_between_events) == (SSEBlock(b"data: a", ends=False), False)
+        assert part == SSEBlock(b"data: a", ends=False)
         assert framer.feed(b"b\n") == []
         assert framer.feed(b"\n") == [SSEBlock(b"b", begins=False)]
-        assert framer.is_between_events
 
 
 class TestReading:

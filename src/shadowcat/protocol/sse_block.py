@@ -49,11 +49,6 @@ class SSEFramer:
         """Whether parts of this block have been given out already."""
         self._is_started = False
 
-    @property
-    def is_between_events(self) -> bool:
-        """Whether the last event is complete."""
-        return not self._is_inside and not self._buffer
-
     def feed(self, chunk: bytes) -> list[SSEBlock]:
         """Return the blocks that *chunk* completes; never raises."""
         buffer = self._buffer
