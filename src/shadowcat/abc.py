@@ -16,6 +16,8 @@ from .session import StreamKind as StreamKind
 from .session import StreamRecord as StreamRecord
 from .session import StreamSlice as StreamSlice
 from .session import UpstreamSessionId as UpstreamSessionId
+from .transport import Connector as Connector
+from .transport import MessageStream as MessageStream
 from .transport import Upstream as Upstream
 from .transport import UpstreamRequest as UpstreamRequest
 from .transport import UpstreamResponse as UpstreamResponse

@@ -7,6 +7,8 @@
     - InvalidRequest          ... it is JSON, but no message we may accept
     - HeaderMismatch          ... headers and body disagree (2026-07-28)
     - RemoteProtocolError     ... and the upstream sent them
+      * MessageTooLong        ... or more at once than is allowed
+  + StreamBroken              a pipe that carries messages has ended
   + RequestError              an HTTP request we refuse before reading a message
     - PathNotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType
     - ForbiddenOrigin, MisdirectedHost
@@ -64,6 +66,14 @@ class HeaderMismatch(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The upstream sent something that cannot be relayed."""
+
+
+class MessageTooLong(RemoteProtocolError):
+    """A peer sent one message that is longer than allowed; it was dropped."""
+
+
+class StreamBroken(ShadowcatError):
+    """The other side of a message stream is gone, or cannot be understood any more."""
 
 
 class RequestError(ShadowcatError):

@@ -29,6 +29,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     errors.ProtocolError: Answer(HTTPStatus.BAD_REQUEST, INVALID_REQUEST),
     errors.HeaderMismatch: Answer(HTTPStatus.BAD_REQUEST, HEADER_MISMATCH),
     errors.RemoteProtocolError: Answer(HTTPStatus.BAD_GATEWAY, INTERNAL_ERROR),
+    errors.StreamBroken: Answer(HTTPStatus.BAD_GATEWAY, INTERNAL_ERROR),
     errors.RequestError: Answer(HTTPStatus.BAD_REQUEST, INVALID_REQUEST),
     errors.PathNotFound: Answer(HTTPStatus.NOT_FOUND, INVALID_REQUEST),
     errors.MethodNotAllowed: Answer(HTTPStatus.METHOD_NOT_ALLOWED, INVALID_REQUEST),

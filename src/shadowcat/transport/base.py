@@ -1,9 +1,15 @@
-"""What the relay needs from an upstream, whatever the transport."""
+"""What the proxy needs from its two sides, whatever the transport.
+
+The relay knows requests and answers: an `Upstream`.  Transports on which requests
+share a pipe are a `MessageStream`, and upstream a `Connector` of them; what makes
+requests and answers of the messages on one is the same for all of them.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import attrs
 
@@ -87,3 +93,53 @@ class Upstream(ABC):
 
     async def aclose(self) -> None:
         """Close idle connections.  A checkpoint; safe to call twice."""
+
+
+class MessageStream(ABC):
+    """JSON-RPC messages, both ways, on one pipe: a child's standard streams, a WebSocket, HTTP+SSE.
+
+    A message is the text of one JSON value.  The stream does not read it.
+    """
+
+    @abstractmethod
+    async def send(self, message: bytes) -> None:
+        """Send one message, after any other that is being sent.
+
+        A checkpoint.  Waits while the other side does not read.  Cancel safe: the
+        message may or may not have been sent, and those after it are whole.
+
+        Raises:
+            StreamBroken: The other side is gone, or the stream was broken before.
+        """
+
+    @abstractmethod
+    async def receive(self) -> bytes:
+        """Return the next message.  For one task at a time; cancel safe: nothing is lost.
+
+        Raises:
+            StreamBroken: There will be no other; its text says why.
+            MessageTooLong: One was longer than allowed and has been dropped; go on.
+        """
+
+
+class Connector(ABC):
+    """Opens message streams to one MCP server."""
+
+    takes_headers: bool = False
+    """Whether a stream depends on the headers of the request that asks for it.
+
+    Where it does not, streams may be opened before anybody asks."""
+
+    @abstractmethod
+    def open(self, headers: RawHeaders) -> AbstractAsyncContextManager[MessageStream]:
+        """Open a stream for as long as the block lasts; then end what it leads to.
+
+        Args:
+            headers: Those of a client that go upstream, credentials only if they may.
+
+        Cancel safe.  Leaving the block takes a few seconds at most, also when
+        cancelled, and leaves nothing behind: no process, no connection.
+
+        Raises:
+            UpstreamUnavailable: None can be opened.
+        """
