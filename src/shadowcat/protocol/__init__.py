@@ -32,6 +32,7 @@ from .jsonrpc import error_body as error_body
 from .jsonrpc import is_same_id as is_same_id
 from .jsonrpc import mint_id as mint_id
 from .jsonrpc import peek as peek
+from .jsonrpc import peek_response as peek_response
 from .jsonrpc import read_value as read_value
 from .jsonrpc import replace_cancelled_id as replace_cancelled_id
 from .jsonrpc import replace_id as replace_id
