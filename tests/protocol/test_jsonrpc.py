@@ -324,7 +324,13 @@ class TestErrorBody:
         )
 
 
-@given(messages, st.booleans())
+any_message = st.fixed_dictionaries(
+    {"jsonrpc": st.just("2.0"), "id": st.integers() | st.text()},
+    optional={"method": st.text(max_size=8), "result": json_values, "error": json_values, "params": json_values},
+)
+
+
+@given(any_message, st.booleans())
 @example({"jsonrpc": "2.0", "id": 1, "result": {}}, True)
 def test_a_response_is_recognized_however_its_names_are_spelled(message, is_escaped):
     text = json.dumps(message)

@@ -2,10 +2,11 @@ import pytest
 import trio
 
 from shadowcat.proxy.custody import Custody
+from shadowcat.session import HeldId
 from shadowcat.transport import UpstreamResponse
 
 
-class _Held:
+class _Held(HeldId):
     def __init__(self):
         self.released = 0
 
@@ -26,10 +27,14 @@ def _answer(closed):
 
 async def test_both_are_given_up_at_the_end_also_after_an_error():
     held, closed = _Held(), []
-    with pytest.raises(KeyError):
+
+    async def fail():
         async with Custody(held) as custody:
             custody.answer = _answer(closed)
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
     assert (held.released, closed) == (1, [True])
 
 
