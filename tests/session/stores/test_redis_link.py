@@ -213,7 +213,8 @@ async def test_answers_that_are_no_answers():
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        ("MOVED 866 10.9.8.7:6379", "cluster of several nodes"),
+        ("MOVED 866 10.9.8.7:6379", "cluster is moving"),
+        ("CLUSTERDOWN The cluster is down", "cluster is down"),
         ("READONLY You can't write against a read only replica.", "replica"),
         ("NOPERM this user has no permissions", "permission"),
         ("LOADING Redis is loading the dataset in memory", "loading"),
