@@ -146,6 +146,19 @@ class Cluster:
         assert isinstance(keys, list)
         return keys
 
+    def move(self, slot: int, source: int, target: int) -> Iterator[None]:
+        """Move *slot* from one primary to another, a key at each step."""
+        giver, taker = self.primaries[source], self.primaries[target]
+        taker.ask("CLUSTER", "SETSLOT", str(slot), "IMPORTING", giver.id)
+        giver.ask("CLUSTER", "SETSLOT", str(slot), "MIGRATING", taker.id)
+        yield
+        while keys := giver.ask("CLUSTER", "GETKEYSINSLOT", str(slot), "1"):
+            assert isinstance(keys, list)
+            assert giver.ask("MIGRATE", "127.0.0.1", str(taker.port), "", "0", "1000", "KEYS", *keys) == "+OK"
+            yield
+        for node in (taker, giver, *self.primaries):
+            node.ask("CLUSTER", "SETSLOT", str(slot), "NODE", taker.id)
+
     def set_up(self) -> None:
         first, *others = [*self.primaries, *self.replicas]
         for number, primary in enumerate(self.primaries):
