@@ -266,3 +266,20 @@ async def test_a_node_without_a_replica_is_missed_by_its_own_sessions_only(own_c
                 except StoreUnavailable:
                     await trio.sleep(0.05)
         assert hit == (await store.get_session(hit)).id
+
+
+async def test_without_the_index_sessions_can_be_used_and_not_opened(own_cluster):
+    """It is on one node, and is told first; to end a session tells it last."""
+    config = RedisConfig(url=own_cluster.url, prefix="p2")
+    index = own_cluster.number_of("p2:index")
+    one, two = sessions_on(own_cluster, config, (index + 1) % 3, 2)
+    async with open_redis_store(config) as store:
+        await store.create_session(Session(id=one))
+        own_cluster.primaries[index].kill()
+        assert not await refused_in_time(store, one)
+        for call in (store.create_session(Session(id=two)), store.list_sessions(), store.delete_session(one)):
+            with pytest.raises(StoreUnavailable):
+                await call
+        for session_id in (one, two):
+            with pytest.raises(SessionNotFound):
+                await store.get_session(session_id)
