@@ -10,6 +10,7 @@ import attrs
 import pytest
 import trio
 
+from shadowcat.envelope import Direction, MessageEnvelope
 from shadowcat.errors import ConfigError, SessionNotFound, StoreUnavailable
 from shadowcat.session import Session, SessionId
 from shadowcat.session.store import Activity
@@ -188,6 +189,30 @@ async def test_sessions_come_and_go_in_a_slot_that_moves(cluster, config):
                 await store.create_session(Session(id=session_id))
             await store.delete_session(session_id)
     assert [] == [key for number in range(3) for key in cluster.keys(number) if key.startswith(config.prefix)]
+
+
+async def test_a_script_that_was_broken_off_is_done_in_full(cluster, config):
+    """A session is kept for longer, and all that belongs to it: also if one of its keys was not to be had at first."""
+    config = attrs.evolve(config, response_timeout=3.0)
+    (session_id,) = sessions_on(cluster, config, 0, 1)
+    async with open_redis_store(config) as store:
+        await store.create_session(Session(id=session_id, expires_at=5e9))
+        await store.add_frame(MessageEnvelope(session_id, Direction.TO_CLIENT, b"{}", 1.0))
+        # Their keys for events are missing, which a node that gives a slot away takes for gone.
+        await store.append_events([append_of(session=session_id, stream=name) for name in "st"], LIMITS)
+        steps = cluster.move(cluster.slot_of(key_of(config, session_id)), 0, 1)
+        next(steps)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.touch_sessions, [Activity(session_id, 1.0, 6e9)])
+            await trio.sleep(0.1)
+            await take(steps)
+        keys = [key for key in cluster.keys(1) if key.startswith(config.prefix + ":{")]
+        assert 5 == len(keys)
+        for key in keys:
+            expires_at = cluster.primaries[1].ask("PEXPIRETIME", key)
+            assert isinstance(expires_at, int)
+            assert 6e9 * 1000 < expires_at
+        await take(cluster.move(cluster.slot_of(key_of(config, session_id)), 1, 0))
 
 
 # ------------------------------------------------------------------------- nodes that fail

@@ -190,7 +190,6 @@ class RedisServers:
             else:
                 answers = await self._link_to(address).exchange(commands, again=again, deadline=deadline)
         except StoreUnavailable as error:
-            self._is_outdated.set()
             answers = [error] * len(errands)
         for errand, answer in zip(errands, answers, strict=True):
             errand.answer = answer
@@ -237,7 +236,7 @@ class RedisServers:
             except (StoreUnavailable, ConfigError):
                 continue
             return
-        log.warning("no node of the redis cluster answers")
+        log.debug("no node of the redis cluster says who has what")
 
     async def _ask_slots(self, address: Address, deadline: float) -> SlotMap:
         (answer,) = await self._link_to(address).exchange([(b"CLUSTER", b"SLOTS")], again=True, deadline=deadline)
