@@ -12,7 +12,7 @@
   + RequestError              an HTTP request we refuse before reading a message
     - PathNotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType
     - ForbiddenOrigin, MisdirectedHost
-    - PayloadTooLarge, HeadersTooLarge, RequestTimeout, ClientDisconnected
+    - PayloadTooLarge, HeadersTooLarge, RequestTimeout, ClientDisconnected, TooManyRequests
   + SessionError
     - SessionRequired, SessionNotFound, SessionExists, SessionLimitReached
     - SessionConflict         somebody else updated the session first
@@ -122,6 +122,10 @@ class RequestTimeout(RequestError):
 
 class ClientDisconnected(RequestError):
     """The client left before its request was complete; nobody reads an answer."""
+
+
+class TooManyRequests(RequestError):
+    """One client has as many requests under way as it may have."""
 
 
 class SessionError(ShadowcatError):

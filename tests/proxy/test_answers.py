@@ -26,6 +26,7 @@ EXPECTED = {
     errors.PayloadTooLarge: (413, -32600),
     errors.HeadersTooLarge: (431, -32600),
     errors.RequestTimeout: (408, -32600),
+    errors.TooManyRequests: (429, -32603),
     errors.ClientDisconnected: (400, -32600),
     errors.SessionRequired: (400, -32600),
     errors.SessionNotFound: (404, -32600),

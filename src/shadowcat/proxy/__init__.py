@@ -4,6 +4,7 @@ from .app import AppConfig as AppConfig
 from .app import ProxyStatistics as ProxyStatistics
 from .app import ReverseProxyApp as ReverseProxyApp
 from .config import EndpointConfig as EndpointConfig
+from .pipe_call import PipeEndpointConfig as PipeEndpointConfig
 from .pump import PumpConfig as PumpConfig
 from .recovery import RecoveryConfig as RecoveryConfig
 from .reverse import ReverseProxyConfig as ReverseProxyConfig

@@ -40,6 +40,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     errors.PayloadTooLarge: Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID_REQUEST, _CLOSE),
     errors.HeadersTooLarge: Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID_REQUEST, _CLOSE),
     errors.RequestTimeout: Answer(HTTPStatus.REQUEST_TIMEOUT, INVALID_REQUEST, _CLOSE),
+    errors.TooManyRequests: Answer(HTTPStatus.TOO_MANY_REQUESTS, INTERNAL_ERROR, _RETRY_LATER),
     errors.SessionError: Answer(HTTPStatus.BAD_REQUEST, INVALID_REQUEST),
     errors.SessionNotFound: Answer(HTTPStatus.NOT_FOUND, INVALID_REQUEST),
     errors.EventsLost: Answer(HTTPStatus.GONE, INVALID_REQUEST),

@@ -31,6 +31,8 @@ from .config import EndpointConfig
 from .drain import Drain
 from .endpoint import McpEndpoint
 from .legacy import LegacyEndpoint
+from .pipe import PipeEndpoint
+from .pipe_call import PipeEndpointConfig
 from .pump import PumpConfig, PumpRoom
 from .recovery import RecoveryConfig, SessionUpstream
 from .routes import build_routes
@@ -64,6 +66,7 @@ class ReverseProxyConfig:
     storage: StorageConfig = attrs.field(factory=StorageConfig)
     origin: OriginConfig = attrs.field(factory=OriginConfig)
     app: AppConfig = attrs.field(factory=AppConfig)
+    pipes: PipeEndpointConfig = attrs.field(factory=PipeEndpointConfig)
     shutdown_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
     """Seconds that calls under way have to finish once shutdown begins."""
 
@@ -107,7 +110,8 @@ async def open_reverse_proxy_app(
                 sessions.persistence_statistics(),
             )
 
-        yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain, statistics)
+        pipes = PipeEndpoint(config.pipes, config.endpoint, endpoint, drain)
+        yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain, statistics, pipes.serve)
 
 
 @asynccontextmanager

@@ -35,6 +35,10 @@ class Exchange:
         """The JSON-RPC id to answer to, once it is known."""
         self.status = 0
         """That of the answer, once its head has been sent; 0 before."""
+        self.on_handover: Callable[[], None] | None = None
+        """Called just before the message is given to the upstream, for who has more to send behind it."""
+        self.on_sent: Callable[[], None] | None = None
+        """As `UpstreamRequest.on_sent`."""
         self._receive = receive
         self._send = send
 
@@ -83,6 +87,11 @@ class Exchange:
         """
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    def hand_over(self) -> None:
+        """Say that the message is given to the upstream now."""
+        if self.on_handover is not None:
+            self.on_handover()
 
     async def respond(self, status: int, headers: RawHeaders, body: bytes = b"") -> None:
         """Send a whole answer."""

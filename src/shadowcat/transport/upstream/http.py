@@ -167,7 +167,7 @@ class HttpUpstream(Upstream):
             # Some servers begin the answer to a GET with its first event, however late that is.
             limit = math.inf if request.method == "GET" else self._config.answer_timeout
             with trio.move_on_after(limit):
-                answer = await self._exchange(request.method, headers, request.body)
+                answer = await self._exchange(request, headers)
         except httpx.TransportError as exc:
             raise _translate(exc, self._address) from exc
         if answer is None:
@@ -179,11 +179,13 @@ class HttpUpstream(Upstream):
             raise UpstreamRedirected(_REDIRECTED)
         return answer
 
-    async def _exchange(self, method: str, headers: list[tuple[bytes, bytes]], body: bytes) -> UpstreamResponse:
-        transport = self._transport
+    async def _exchange(self, sent: UpstreamRequest, headers: list[tuple[bytes, bytes]]) -> UpstreamResponse:
+        method, body, transport = sent.method, sent.body, self._transport
         if isinstance(transport, Http1Transport):
             head = encode_head(method, self._target, headers)
-            status, fields, received = await transport.exchange(self._origin, method, head, body, self._timeout)
+            status, fields, received = await transport.exchange(
+                self._origin, method, head, body, self._timeout, sent.on_sent
+            )
             return self._wrap(status, fields, received)
         request = httpx.Request(
             method,
