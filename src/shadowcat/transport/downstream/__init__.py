@@ -11,3 +11,4 @@ from .listener import parse_bind as parse_bind
 from .listener import start_listening as start_listening
 from .listener import url_of as url_of
 from .server import serve_asgi as serve_asgi
+from .stdio import open_stdio as open_stdio
