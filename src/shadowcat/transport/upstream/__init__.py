@@ -3,3 +3,5 @@
 from .http import HttpUpstream as HttpUpstream
 from .http import HttpUpstreamConfig as HttpUpstreamConfig
 from .pool import Http1Transport as Http1Transport
+from .websocket import WebSocketConnector as WebSocketConnector
+from .websocket import WebSocketUpstreamConfig as WebSocketUpstreamConfig
