@@ -5,3 +5,5 @@ from .http import HttpUpstreamConfig as HttpUpstreamConfig
 from .pool import Http1Transport as Http1Transport
 from .stdio import StdioConfig as StdioConfig
 from .stdio import StdioConnector as StdioConnector
+from .websocket import WebSocketConnector as WebSocketConnector
+from .websocket import WebSocketUpstreamConfig as WebSocketUpstreamConfig
