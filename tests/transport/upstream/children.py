@@ -122,8 +122,22 @@ def close_input() -> None:
     signal.pause()
 
 
+def flood_errors_for_ever() -> None:
+    say("ready")
+    while True:
+        os.write(2, b"\n" * 65536)
+
+
 def tell_environment() -> None:
-    say(json.dumps({"env": dict(os.environ), "cwd": os.getcwd(), "fds": sorted(os.listdir("/proc/self/fd"))}))
+    told = {
+        "env": dict(os.environ),
+        "cwd": os.getcwd(),
+        "fds": sorted(os.listdir("/proc/self/fd")),
+        "pid": os.getpid(),
+        "group": os.getpgrp(),
+        "session": os.getsid(0),
+    }
+    say(json.dumps(told))
     echo()
 
 

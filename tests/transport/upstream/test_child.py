@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 import uuid
 from contextlib import asynccontextmanager
 
@@ -186,6 +187,15 @@ async def test_what_was_said_last_is_logged_before_it_is_gone(caplog):
     lines = [record.getMessage() for record in caplog.records]
     assert f"server process {child.pid}: RuntimeError: no configuration\\x1b[2J, key is sk-0123456789" == lines[-2]
     assert f"server process {child.pid} exited with status 1" == lines[-1]
+
+
+@pytest.mark.slow
+async def test_one_that_complains_without_end_costs_itself_more_than_us():
+    """Even in empty lines."""
+    async with running("flood_errors_for_ever"):
+        begin = time.process_time()
+        await trio.sleep(1)
+        assert time.process_time() - begin < 0.7
 
 
 @pytest.mark.slow

@@ -85,6 +85,14 @@ async def test_many_lines_are_counted_instead(autojump_clock, messages):
     assert not log.is_flooded
 
 
+async def test_empty_lines_count_though_they_are_not_logged(messages):
+    log = ChildLog(42)
+    log.write(b"said\n" + b"\n" * MAX_LINES)
+    assert ["server process 42: said"] == messages()
+    assert log.is_flooded
+    assert "said" == log.last_line
+
+
 async def test_the_count_is_not_lost_when_nothing_follows(autojump_clock, messages):
     log = ChildLog(42)
     log.write(b"x\n" * (MAX_LINES + 1))

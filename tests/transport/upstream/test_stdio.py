@@ -103,12 +103,13 @@ class TestEnvironment:
         assert {"PATH": "/p", "LC_TIME": "C.UTF-8", "WANTED": "w", "OWN": "o"} == config.environment()
 
     async def test_the_child_has_it_and_nothing_else(self, tmp_path):
-        """No variable, no descriptor; and its own working directory."""
+        """No variable, no descriptor; and a working directory, a session and a group of its own."""
         async with connect("tell_environment", env={"OWN": "\u00f6"}, cwd=tmp_path) as stream:
             told = json.loads(await stream.receive())
         told["env"].pop("LC_CTYPE", None)  # Python sets it, by PEP 538
         assert {"PATH": os.defpath, "LC_TIME": "C.UTF-8", "OWN": "\u00f6"} == told["env"]
         assert str(tmp_path) == told["cwd"]
+        assert told["pid"] == told["group"] == told["session"]
         assert {"0", "1", "2"} == set(told["fds"]) - {"3"}  # 3 is what lists them
 
 
@@ -196,11 +197,12 @@ class TestOpen:
         with pytest.raises(ValueError, match="mine"):
             await fail()
 
-    async def test_an_idle_child_costs_two_tasks(self):
-        before = trio.lowlevel.current_statistics().tasks_living
+    async def test_an_idle_child_costs_two_tasks_and_five_descriptors(self):
+        tasks, files = trio.lowlevel.current_statistics().tasks_living, len(open_files())
         async with connect("echo"):
             await wait_all_tasks_blocked()
-            assert 2 == trio.lowlevel.current_statistics().tasks_living - before
+            assert 2 == trio.lowlevel.current_statistics().tasks_living - tasks
+            assert 5 == len(open_files()) - files
 
     async def test_not_all_children_start_at_once(self, monkeypatch):
         """Four do; the others wait, and can be cancelled."""

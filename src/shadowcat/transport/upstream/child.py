@@ -21,7 +21,6 @@ from collections.abc import Collection
 import trio
 
 from ...errors import StreamBroken
-from ..lines import READ_SIZE
 from .child_log import ChildLog
 from .child_output import ChildOutput
 
@@ -33,8 +32,11 @@ _KILL_TIMEOUT = 1.0
 _EXIT_GRACE = 0.5
 """Seconds between the end of a child's pipes and its own, if it is ending at all."""
 
+_ERROR_SIZE = 16384
+"""Bytes of standard error that are read at once."""
+
 _FLOOD_PAUSE = 0.01
-"""Seconds between two reads of a standard error that says too much: the child waits, and no more is spent on it."""
+"""Seconds between two reads when it says too much: the child waits, and no more is spent on it."""
 
 _MAX_LAST_LINE = 200
 """Characters of the last line of standard error that an error quotes."""
@@ -124,7 +126,7 @@ class Child:
             await trio.sleep(_FLOOD_PAUSE if self._log.is_flooded else 0)
             data = None
             with trio.move_on_at(self._log.report_time):
-                data = await self._errors.receive_some(READ_SIZE)
+                data = await self._errors.receive_some(_ERROR_SIZE)
             if data is None:
                 self._log.report()
             elif data:

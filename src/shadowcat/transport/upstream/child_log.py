@@ -61,7 +61,8 @@ class ChildLog:
 
     def close(self) -> None:
         """Log what is left: a line that has not ended, and how many were not logged."""
-        self._end_line()
+        if self._line:
+            self._end_line()
         self.report()
 
     def report(self) -> None:
@@ -79,9 +80,7 @@ class ChildLog:
         line, is_cut = bytes(self._line).rstrip(), self._is_cut
         self._line.clear()
         self._is_cut = False
-        if not line:
-            return
-        self._last = line
+        self._last = line or self._last
         if trio.current_time() >= self._window_end:
             self.report()
             self._window_end = trio.current_time() + 1
@@ -90,4 +89,5 @@ class ChildLog:
             self._suppressed += 1
             return
         self._logged += 1
-        log.info("server process %d: %s%s", self._pid, make_visible(line), " ..." if is_cut else "")
+        if line:
+            log.info("server process %d: %s%s", self._pid, make_visible(line), " ..." if is_cut else "")
