@@ -2,4 +2,6 @@
 
 from .http import HttpUpstream as HttpUpstream
 from .http import HttpUpstreamConfig as HttpUpstreamConfig
+from .http_sse import HttpSseConnector as HttpSseConnector
+from .http_sse import HttpSseUpstreamConfig as HttpSseUpstreamConfig
 from .pool import Http1Transport as Http1Transport
