@@ -16,6 +16,7 @@
   + SessionError
     - SessionRequired, SessionNotFound, SessionExists, SessionLimitReached
     - SessionConflict         somebody else updated the session first
+    - SessionBusy             its messages are taken more slowly than they come
     - EventsLost              a stream cannot be resumed without a gap
     - StreamTaken             another connection has taken a stream over
   + StoreError
@@ -28,6 +29,7 @@
     - UpstreamTimeout         it did not answer in time: it may still act on it
     - UpstreamAbandoned       the proxy stopped waiting: it may still act on it
     - UpstreamRedirected      it answered with a redirect, which is not followed
+    - MessageRefused          it refused one message of a stream, which goes on
 
 The message of each is a sentence for the person who has to act on it.  It goes
 to the client as it stands, so it never holds a credential or the upstream's
@@ -152,6 +154,10 @@ class SessionConflict(SessionError):
     """The session was updated by somebody else since it was read."""
 
 
+class SessionBusy(SessionError):
+    """A message of the session was not taken in time; it was dropped, and may be sent again."""
+
+
 class EventsLost(SessionError):
     """Events that the client asks for are gone, here and upstream; the session lives."""
 
@@ -198,3 +204,7 @@ class UpstreamAbandoned(UpstreamError):
 
 class UpstreamRedirected(UpstreamError):
     """The upstream redirected; redirects are not followed."""
+
+
+class MessageRefused(UpstreamError):
+    """The upstream refused one message of a stream; the stream goes on."""

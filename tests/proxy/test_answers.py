@@ -35,6 +35,7 @@ EXPECTED = {
     errors.SessionExists: (400, -32600),
     errors.SessionLimitReached: (503, -32603),
     errors.SessionConflict: (503, -32603),
+    errors.SessionBusy: (503, -32603),
     errors.StoreUnavailable: (503, -32603),
     errors.StoreCorrupt: (503, -32603),
     errors.Draining: (503, -32603),
@@ -43,6 +44,7 @@ EXPECTED = {
     errors.UpstreamTimeout: (504, -32603),
     errors.UpstreamAbandoned: (504, -32603),
     errors.UpstreamRedirected: (502, -32603),
+    errors.MessageRefused: (502, -32603),
 }
 
 

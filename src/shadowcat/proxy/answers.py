@@ -47,6 +47,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     errors.StreamTaken: Answer(HTTPStatus.CONFLICT, INVALID_REQUEST),
     errors.SessionLimitReached: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
     errors.SessionConflict: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
+    errors.SessionBusy: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
     errors.StoreError: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
     errors.Draining: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, (*_RETRY_LATER, *_CLOSE)),
     errors.UpstreamError: Answer(HTTPStatus.BAD_GATEWAY, INTERNAL_ERROR),

@@ -25,7 +25,10 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
-        self.path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        self.root_path: str = scope.get("root_path", "")
+        """Where the app is mounted; empty if it is not."""
+        self.path: str = scope["path"].removeprefix(self.root_path)
+        self.query: bytes = scope.get("query_string", b"")
         self.raw_headers: RawHeaders = scope["headers"]
         self.headers: Mapping[bytes, bytes] = {}
         """By name, once they have been checked."""

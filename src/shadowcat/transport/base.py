@@ -112,6 +112,8 @@ class MessageStream(ABC):
 
         Raises:
             StreamBroken: The other side is gone, or the stream was broken before.
+            UpstreamError: Where each message is a request of its own: this one was not
+                accepted, or nobody knows.  The stream goes on.
         """
 
     @abstractmethod

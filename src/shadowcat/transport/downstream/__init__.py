@@ -3,6 +3,8 @@
 Which HTTP server does the work is known inside this package only.
 """
 
+from .http_sse import HttpSseClientStream as HttpSseClientStream
+from .http_sse import endpoint_uri as endpoint_uri
 from .listener import ListenerConfig as ListenerConfig
 from .listener import bind_socket as bind_socket
 from .listener import is_loopback as is_loopback

@@ -2,6 +2,8 @@
 
 from .http import HttpUpstream as HttpUpstream
 from .http import HttpUpstreamConfig as HttpUpstreamConfig
+from .http_sse import HttpSseConnector as HttpSseConnector
+from .http_sse import HttpSseUpstreamConfig as HttpSseUpstreamConfig
 from .pool import Http1Transport as Http1Transport
 from .stdio import StdioConfig as StdioConfig
 from .stdio import StdioConnector as StdioConnector

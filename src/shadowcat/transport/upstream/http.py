@@ -141,7 +141,7 @@ class HttpUpstream(Upstream):
         self._origin = origin_of(self._url)
         self._address = self._url.netloc.decode("ascii")
         self._owns_transport = transport is None
-        self._transport = Http1Transport(ssl_context=_trust(config.ca_file)) if transport is None else transport
+        self._transport = Http1Transport(ssl_context=load_trust(config.ca_file)) if transport is None else transport
         self._timeout = {"connect": config.connect_timeout, "read": None, "write": None, "pool": None}
         fields = [(name.lower().encode(), value.encode()) for name, value in config.headers]
         if b"host" not in dict(fields):
@@ -297,7 +297,12 @@ def _translate(exc: httpx.TransportError, upstream: str) -> ShadowcatError:
             return UpstreamDisconnected(_DISCONNECTED)
 
 
-def _trust(ca_file: str | None) -> ssl.SSLContext | None:
+def load_trust(ca_file: str | None) -> ssl.SSLContext | None:
+    """Return a context that trusts the authorities in *ca_file* alone; None if there is no such file.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
     if ca_file is None:
         return None
     try:
