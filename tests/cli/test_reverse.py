@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import queue
-import re
 import signal
 import socket
 import threading
@@ -146,16 +145,6 @@ class TestOptions:
         with pytest.raises(SystemExit):
             config_of(option, value)
         assert capsys.readouterr().err.endswith(f"argument {option}: must be a finite number, not {value}\n")
-
-    def test_every_number_is_called_by_its_option(self, capsys):
-        """None has a name of the library's in what is said of it."""
-        with pytest.raises(SystemExit):
-            build_parser().parse_args(["reverse", "--help"])
-        options = set(re.findall(r"^  (--[a-z-]+) N\b", capsys.readouterr().out, re.MULTILINE))
-        assert len(options) == 12
-        for option in options:
-            with pytest.raises(ConfigError, match=f"^{option} must be "):
-                config_of(option, "-1")
 
     def test_session_may_live_for_ever(self):
         assert config_of("--session-max-age", "inf").sessions.max_age == math.inf

@@ -36,7 +36,6 @@ class App:
             origins,
             self.drain,
             lambda: pytest.fail("nobody asked"),
-            lambda *_: pytest.fail("nobody came by pipe"),
         )
         self.client = ProxyClient(self.app, nursery)
 

@@ -7,7 +7,7 @@ import trio
 
 from shadowcat import EndpointConfig, HttpUpstreamConfig, ReverseProxyConfig, SessionConfig
 from shadowcat.errors import UpstreamDisconnected
-from shadowcat.testing import error, modern_request, notification, request, result
+from shadowcat.testing import error, modern_request, notification, open_proxy_kit, request, result
 from tests.proxy.piping import initialize, open_pipe_kit
 
 NOWHERE = HttpUpstreamConfig(url="http://upstream.invalid/mcp")
@@ -467,3 +467,28 @@ async def test_client_that_reads_no_more_is_let_go(autojump_clock):
         assert ended.request.method == "DELETE"
         ended.respond(200)
         await kit.peer.ended.wait()
+
+
+async def test_client_over_http_and_sse_is_one(autojump_clock):
+    """The whole way: a session, a call with progress, and the end."""
+    async with open_proxy_kit() as kit:
+        stream = await kit.client.send("GET", headers={"accept": "text/event-stream"}, path="/sse")
+        where = (await stream.next_event()).data.decode()
+
+        async def post(message):
+            answer = await kit.client.send("POST", json.dumps(message).encode(), path=where)
+            assert answer.status == 202
+
+        await post(initialize("2024-11-05"))
+        await kit.upstream.answer_initialize(version="2024-11-05")
+        assert (await stream.next_message())["id"] == 0
+        await post(request(1, "m"))
+        call = await kit.upstream.next_call()
+        assert call.headers["mcp-session-id"] == "upstream-1"
+        events = call.open_events()
+        for message in (notification("notifications/progress", progress=1), result(1)):
+            await events.send(message)
+            assert await stream.next_message() == message
+        stream.leave()
+        ended = await kit.upstream.next_call()
+        assert ended.request.method == "DELETE"

@@ -14,7 +14,7 @@ import trio
 
 from ..errors import ShadowcatError
 from ..telemetry import FORMATS, LEVELS, configure_logging
-from . import reverse
+from . import forward, reverse
 
 Command = Callable[[argparse.Namespace, trio.Event], Awaitable[None]]
 
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"shadowcat {version('shadowcat')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for added in (reverse.add_parser(commands),):
+    for added in (reverse.add_parser(commands), forward.add_parser(commands)):
         added.add_argument("--log-level", choices=LEVELS, default="info", help="default: info")
         added.add_argument(
             "--log-format", choices=FORMATS, default="auto", help="default: auto (human on a terminal, else json)"

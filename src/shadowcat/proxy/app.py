@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 
 import attrs
 
@@ -10,7 +11,7 @@ from ..auth import OriginPolicy
 from ..errors import HeadersTooLarge, InvalidRequest
 from ..protocol import collect_headers
 from ..session import PersistenceStatistics, StreamStatistics
-from ..transport import Exchange, Receive, Scope, Send
+from ..transport import Exchange, MessageStream, Receive, Scope, Send
 from .boundary import serve_safely
 from .drain import Drain, draining_error
 from .routes import Route, Routes
@@ -61,10 +62,9 @@ class ReverseProxyApp:
         origins: OriginPolicy,
         drain: Drain,
         statistics: Callable[[], ProxyStatistics],
-        serve_pipe: ServePipe,
+        serve_pipe: ServePipe | None = None,
     ) -> None:
-        self.serve_pipe = serve_pipe
-        """Serves one client on a `MessageStream`; see `PipeEndpoint.serve`."""
+        self._serve_pipe = serve_pipe
         self.statistics = statistics
         """Returns a snapshot of what the proxy has done so far."""
         self._drain = drain
@@ -83,6 +83,24 @@ class ReverseProxyApp:
     def finish_drain(self) -> None:
         """Tell the callers that still wait for an answer that there will be none."""
         self._drain.finish()
+
+    async def serve_pipe(
+        self, stream: MessageStream, headers: Mapping[bytes, bytes] = MappingProxyType({}), *, grace: float = 0.0
+    ) -> None:
+        """Serve one client on *stream* until either side ends it, or the proxy shuts down.
+
+        Whether the client may connect at all is for the caller to check, and the stream the caller's to close.
+
+        Args:
+            headers: Those of the HTTP request that opened the stream, if there was one.
+                Credentials among them go upstream if they may.
+            grace: Seconds that calls have to finish after the client has sent its last message,
+                on streams that still take answers then.
+
+        Cancel safe; its session is ended in any case, which takes a few seconds at most.
+        """
+        assert self._serve_pipe is not None, "this app was built without a way to serve pipes"
+        await self._serve_pipe(stream, headers, grace=grace)
 
     @property
     def under_way(self) -> int:

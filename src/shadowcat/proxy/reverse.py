@@ -25,23 +25,25 @@ from ..session import (
 )
 from ..transport import Upstream
 from ..transport.downstream import ListenerConfig, bind_socket, parse_bind, serve_asgi, start_listening
-from ..transport.upstream import HttpUpstream, HttpUpstreamConfig
+from ..transport.upstream import HttpUpstreamConfig, PipeConfig
 from .app import AppConfig, ProxyStatistics, ReverseProxyApp
 from .config import EndpointConfig
 from .drain import Drain
 from .endpoint import McpEndpoint
+from .http_sse import HttpSseConfig, HttpSseEndpoint
 from .legacy import LegacyEndpoint
 from .pipe import PipeEndpoint
 from .pipe_call import PipeEndpointConfig
 from .pump import PumpConfig, PumpRoom
 from .recovery import RecoveryConfig, SessionUpstream
 from .routes import build_routes
+from .upstream import UpstreamConfig, check_upstream, open_upstream
 
 log = logging.getLogger(__name__)
 
 _PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
 
-_LAST_WORDS = 0.9
+LAST_WORDS = 0.9
 """The part of the shutdown timeout after which calls are told that they failed."""
 
 
@@ -54,7 +56,10 @@ def _check_path(_instance: object, _attribute: object, value: str) -> None:
 class ReverseProxyConfig:
     """A reverse proxy before one MCP server."""
 
-    upstream: HttpUpstreamConfig
+    upstream: UpstreamConfig
+    children: PipeConfig = attrs.field(factory=PipeConfig)
+    """How clients share a server that is not reached by streamable HTTP: a child process each, for example."""
+
     listener: ListenerConfig = attrs.field(factory=ListenerConfig)
     path: str = attrs.field(default="/mcp", validator=_check_path)
     """Where clients find the MCP endpoint."""
@@ -65,10 +70,18 @@ class ReverseProxyConfig:
     recovery: RecoveryConfig = attrs.field(factory=RecoveryConfig)
     storage: StorageConfig = attrs.field(factory=StorageConfig)
     origin: OriginConfig = attrs.field(factory=OriginConfig)
+    http_sse: HttpSseConfig | None = attrs.field(factory=HttpSseConfig)
+    """Where clients of the older transport find theirs; None if it is not served."""
+
     app: AppConfig = attrs.field(factory=AppConfig)
     pipes: PipeEndpointConfig = attrs.field(factory=PipeEndpointConfig)
     shutdown_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
     """Seconds that calls under way have to finish once shutdown begins."""
+
+    @http_sse.validator
+    def _check_paths(self, _: object, value: HttpSseConfig | None) -> None:
+        if value is not None and self.path in (value.sse_path, value.messages_path):
+            raise ConfigError(f"{self.path!r} is served over HTTP+SSE already; choose another path for one of them")
 
 
 @asynccontextmanager
@@ -88,7 +101,7 @@ async def open_reverse_proxy_app(
     """
     drain = Drain()
     async with (
-        _open_upstream(config.upstream, upstream) as upstream,
+        _open_upstream(config, upstream) as upstream,
         _open_store(config.storage, store) as store,
         open_session_manager(config.sessions, store) as sessions,
     ):
@@ -99,7 +112,9 @@ async def open_reverse_proxy_app(
         legacy = LegacyEndpoint(config.endpoint, room, drain)
         endpoint = McpEndpoint(config.endpoint, upstream, legacy, drain)
         sessions.on_expired = legacy.end_upstream
-        routes = build_routes(config.path, endpoint, drain, partial(_fallback, store))
+        pipes = PipeEndpoint(config.pipes, config.endpoint, endpoint, drain)
+        http_sse = config.http_sse and HttpSseEndpoint(config.http_sse, config.endpoint, pipes.serve)
+        routes = build_routes(config.path, endpoint, drain, partial(_fallback, store), http_sse)
         host, _ = parse_bind(config.listener.bind)
 
         def statistics() -> ProxyStatistics:
@@ -110,7 +125,6 @@ async def open_reverse_proxy_app(
                 sessions.persistence_statistics(),
             )
 
-        pipes = PipeEndpoint(config.pipes, config.endpoint, endpoint, drain)
         yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain, statistics, pipes.serve)
 
 
@@ -129,16 +143,12 @@ def _fallback(store: SessionStore) -> FailoverStatistics | None:
 
 
 @asynccontextmanager
-async def _open_upstream(config: HttpUpstreamConfig, injected: Upstream | None) -> AsyncGenerator[Upstream, None]:
+async def _open_upstream(config: ReverseProxyConfig, injected: Upstream | None) -> AsyncGenerator[Upstream, None]:
     if injected is not None:
         yield injected
         return
-    own = HttpUpstream(config)
-    try:
+    async with open_upstream(config.upstream, config.children) as own:
         yield own
-    finally:
-        with trio.move_on_after(1, shield=True):
-            await own.aclose()
 
 
 async def serve_reverse_proxy(
@@ -156,8 +166,10 @@ async def serve_reverse_proxy(
     ``config.shutdown_timeout`` seconds.  Cancel to stop at once instead.
 
     Raises:
-        ConfigError: The address cannot be bound.
+        ConfigError: The address cannot be bound, or ``config.upstream`` is a command that cannot be run.
     """
+    if upstream is None:
+        check_upstream(config.upstream)
     stop = trio.Event() if shutdown is None else shutdown
     # Before anything else, so that its error comes alone.
     with bind_socket(config.listener) as sock:
@@ -190,16 +202,17 @@ async def _serve_on(
 
         # Not before the store is open: nobody is let in who cannot be served.
         start_listening(sock, config.listener)
-        nursery.start_soon(_drain_at, stop, app, config.shutdown_timeout)
+        nursery.start_soon(drain_at, stop, app, config.shutdown_timeout)
         urls = await nursery.start(serve)
         task_status.started([url + config.path for url in urls])
 
 
-async def _drain_at(shutdown: trio.Event, app: ReverseProxyApp, timeout: float) -> None:  # noqa: ASYNC109
+async def drain_at(shutdown: trio.Event, app: ReverseProxyApp, timeout: float) -> None:  # noqa: ASYNC109
+    """Wait for *shutdown*, then end what *app* has under way within *timeout* seconds.  Cancel safe."""
     await shutdown.wait()
     log.info("shutting down: %d requests are under way, and have %g s", app.under_way, timeout)
     app.begin_drain()
-    await trio.sleep(timeout * _LAST_WORDS)
+    await trio.sleep(timeout * LAST_WORDS)
     app.finish_drain()
 
 
@@ -237,11 +250,12 @@ class ReverseProxyServerBuilder:
 
     Args:
         bind: ``HOST:PORT`` to listen on; port 0 takes a free one.
-        upstream: URL of the MCP server, with its path.
+        upstream: The MCP server: the URL of its streamable HTTP endpoint, or any way to reach it.
     """
 
-    def __init__(self, bind: str, upstream: str) -> None:
-        self._config = ReverseProxyConfig(listener=ListenerConfig(bind=bind), upstream=HttpUpstreamConfig(url=upstream))
+    def __init__(self, bind: str, upstream: str | UpstreamConfig) -> None:
+        reached = HttpUpstreamConfig(url=upstream) if isinstance(upstream, str) else upstream
+        self._config = ReverseProxyConfig(listener=ListenerConfig(bind=bind), upstream=reached)
         self._store: SessionStore | None = None
         self._upstream: Upstream | None = None
 
@@ -287,7 +301,7 @@ class ReverseProxyServerBuilder:
 
 async def run_reverse_proxy(
     bind: str,
-    upstream: str,
+    upstream: str | UpstreamConfig,
     store: SessionStore | None = None,
     *,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,

@@ -9,3 +9,5 @@ from .stdio import StdioConfig as StdioConfig
 from .stdio import StdioConnector as StdioConnector
 from .websocket import WebSocketConnector as WebSocketConnector
 from .websocket import WebSocketUpstreamConfig as WebSocketUpstreamConfig
+from .wip import PipeConfig as PipeConfig
+from .wip import open_pipe_upstream as open_pipe_upstream
