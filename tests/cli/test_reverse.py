@@ -140,6 +140,12 @@ class TestOptions:
             config_of(*options)
         assert named in str(excinfo.value)
 
+    def test_several_workers_share_a_store(self):
+        """Where sessions are in the memory of one process, no other can serve them."""
+        assert config_of("--workers", "2", "--store", "sqlite", "--sqlite-path", "x.db").storage.sqlite is not None
+        with pytest.raises(ConfigError, match="--workers 2 needs a store that processes share"):
+            config_of("--workers", "2")
+
     @pytest.mark.parametrize("option", ["--replay-age", "--linger"])
     @pytest.mark.parametrize("value", ["inf", "nan", "soon"])
     def test_what_is_kept_is_kept_for_a_known_time(self, option, value, capsys):
@@ -152,7 +158,7 @@ class TestOptions:
         with pytest.raises(SystemExit):
             build_parser().parse_args(["reverse", "--help"])
         options = set(re.findall(r"^  (--[a-z-]+) N\b", capsys.readouterr().out, re.MULTILINE))
-        assert len(options) == 12
+        assert len(options) == 13
         for option in options:
             with pytest.raises(ConfigError, match=f"^{option} must be "):
                 config_of(option, "-1")

@@ -28,6 +28,7 @@ from ..session import (
 )
 from ..transport.downstream import ListenerConfig, is_loopback, parse_bind
 from ..transport.upstream import HttpUpstreamConfig
+from .workers import SupervisorConfig, check_workers, supervise
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--bind", default="127.0.0.1:8080", metavar="HOST:PORT", help="default: %(default)s")
     parser.add_argument("--ca-file", metavar="PEM", help="trust these authorities for an https upstream")
     parser.add_argument("--path", default="/mcp", help="where clients find the endpoint; default: %(default)s")
+    _add_number(parser, "--workers", int, 1, "processes that serve; more than 1 need the sqlite or redis store")
     _add_header_options(parser)
     _add_storage(parser)
     _add_streams(parser)
@@ -186,7 +188,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_number(
-    group: argparse._ArgumentGroup, name: str, kind: Callable[[str], object], default: object, text: str
+    group: argparse._ActionsContainer, name: str, kind: Callable[[str], object], default: object, text: str
 ) -> None:
     group.add_argument(name, type=kind, default=default, metavar="N", help=f"{text}; default: %(default)s")
 
@@ -212,8 +214,17 @@ async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
             host,
         )
 
+    serve = partial(serve_reverse_proxy, config, shutdown=shutdown)
+    if args.workers > 1:
+        workers = SupervisorConfig(
+            count=args.workers,
+            arguments=args.argv,
+            listener=config.listener,
+            shutdown_timeout=config.shutdown_timeout,
+        )
+        serve = partial(supervise, workers, shutdown)
     async with trio.open_nursery() as nursery:
-        for url in await nursery.start(partial(serve_reverse_proxy, config, shutdown=shutdown)):
+        for url in await nursery.start(serve):
             print(f"shadowcat: serving MCP at {url}", flush=True)
 
 
@@ -224,7 +235,7 @@ def build_config(args: argparse.Namespace) -> ReverseProxyConfig:
         ConfigError: A value is out of range or malformed.
     """
     with _naming(_OPTIONS):
-        return ReverseProxyConfig(
+        config = ReverseProxyConfig(
             upstream=HttpUpstreamConfig(
                 url=args.upstream,
                 headers=[*map(_parse_header, args.upstream_header), *map(_read_header, args.upstream_header_env)],
@@ -250,6 +261,8 @@ def build_config(args: argparse.Namespace) -> ReverseProxyConfig:
             origin=OriginConfig(allowed_origins=args.allow_origin, allowed_hosts=args.allow_host),
             shutdown_timeout=args.shutdown_timeout,
         )
+    check_workers(args.workers, config.storage, config.upstream)
+    return config
 
 
 def _build_streams(args: argparse.Namespace) -> StreamConfig:

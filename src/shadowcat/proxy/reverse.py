@@ -142,6 +142,7 @@ async def serve_reverse_proxy(
     *,
     store: SessionStore | None = None,
     upstream: Upstream | None = None,
+    sock: socket | None = None,
     shutdown: trio.Event | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -151,12 +152,17 @@ async def serve_reverse_proxy(
     *shutdown* nothing new is accepted, listening streams end, and calls have
     ``config.shutdown_timeout`` seconds.  Cancel to stop at once instead.
 
+    Args:
+        store: Where sessions are kept instead of ``config.storage``.  Never closed here.
+        upstream: Used instead of ``config.upstream``.  Never closed here.
+        sock: Bound already, and listened on instead of ``config.listener.bind``; closed at the end.
+
     Raises:
         ConfigError: The address cannot be bound.
     """
     stop = trio.Event() if shutdown is None else shutdown
     # Before anything else, so that its error comes alone.
-    with bind_socket(config.listener) as sock:
+    with sock or bind_socket(config.listener) as sock:
         await _serve_on(sock, config, store, upstream, stop, task_status)
 
 
