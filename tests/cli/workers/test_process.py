@@ -62,6 +62,15 @@ async def test_worker_that_is_told_to_drain_ends_in_order(started):
     assert not is_alive(worker.pid)
 
 
+async def test_worker_may_retire_instead(started):
+    """There are others: it need not close on anybody."""
+    worker = await started()
+    with trio.fail_after(PATIENCE):
+        await worker.retire(20)
+
+    assert not worker.has_failed
+
+
 async def test_worker_that_does_not_drain_is_stopped(started):
     """... by the end of its lifeline, which gives it a moment."""
     worker = await started("deaf=0")

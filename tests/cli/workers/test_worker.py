@@ -10,7 +10,7 @@ import trio
 
 from shadowcat.cli.main import build_parser
 from shadowcat.cli.workers import worker
-from shadowcat.cli.workers.lifeline import DRAIN, Reports
+from shadowcat.cli.workers.lifeline import DRAIN, RETIRE, Reports
 from tests.e2e.child import PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -84,8 +84,25 @@ async def test_ends_when_the_supervisor_is_gone(serving, line):
         await ended.wait()
 
 
-async def test_signals_only_ask_to_drain(serving):
+async def test_worker_that_retires_serves_who_is_connected(serving, sock, line, monkeypatch):
+    """... once more, and then ends."""
+    monkeypatch.setattr(worker, "FAREWELL", 0.5)
+    _, ended = await serving()
+    async with await trio.open_tcp_stream(*sock.getsockname()) as stream:
+        await line[0].send_all(RETIRE)
+        await trio.sleep(0.05)
+        await stream.send_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with trio.fail_after(PATIENCE):
+            answer = b"".join([part async for part in stream])
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer
+    with trio.fail_after(PATIENCE):
+        await ended.wait()
+
+
+async def test_signals_only_ask_to_retire(serving, monkeypatch):
     """Two of them are one: a terminal and a service manager signal the supervisor as well."""
+    monkeypatch.setattr(worker, "FAREWELL", 0.1)
     _, ended = await serving()
     for _ in range(3):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -10,6 +10,9 @@ import attrs
 import msgspec
 import trio
 
+RETIRE = b"retire\n"
+"""To a worker: accept no more connections, and drain when those you have are through with a request."""
+
 DRAIN = b"drain\n"
 """To a worker: finish what is under way, and end."""
 

@@ -13,7 +13,7 @@ from math import inf
 import trio
 
 from ...errors import WorkerFailed
-from .lifeline import DRAIN, Report, Reports
+from .lifeline import DRAIN, RETIRE, Report, Reports
 
 STOP_TIMEOUT = 2.0
 """Seconds that a worker has to write its last when it is to stop at once; then it is killed."""
@@ -128,8 +128,15 @@ class WorkerProcess:
 
         Cancel at any time: it goes on draining, and `run` has it still.
         """
+        await self._end(DRAIN, seconds)
+
+    async def retire(self, seconds: float) -> None:
+        """Let it end as `drain` does, but such that no client notices: others must be there to accept."""
+        await self._end(RETIRE, seconds)
+
+    async def _end(self, command: bytes, seconds: float) -> None:
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._lifeline.send_all(DRAIN)
+            await self._lifeline.send_all(command)
         with trio.move_on_after(seconds):
             await self.ended.wait()
         self._scope.cancel()

@@ -176,7 +176,7 @@ class _Supervisor:
                 except WorkerFailed as error:
                     log.error("worker %d is not replaced, nor those after it: %s", old.number, error)
                     return
-            await old.drain(self._patience)
+            await old.retire(self._patience)
 
     async def _drain(self) -> None:
         running = list(self._running)

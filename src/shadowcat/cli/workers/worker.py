@@ -17,6 +17,10 @@ from ..main import build_parser, catch_errors, raise_file_limit
 from ..reverse import build_config
 from .lifeline import DRAIN, Report, encode_report, receive
 
+FAREWELL = 2.0
+"""Seconds that a client has to send another request to a worker that retires, and to learn from the answer
+that the connection ends.  One that sends nothing for as long finds it closed."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Serve as one of several workers, and return the exit status.
@@ -41,17 +45,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def serve(args: argparse.Namespace, sock: socket.socket, lifeline: socket.socket) -> int:
-    """Serve on *sock* until told to drain, or stop at once when the supervisor is gone.
+    """Serve on *sock* until told to end, or stop at once when the supervisor is gone.
 
-    Signals only ever ask to drain.  Those of a terminal and of a service manager reach
+    Signals only ever ask to retire.  Those of a terminal and of a service manager reach
     the supervisor too, and a worker must not count them as a second one.
     """
-    shutdown = trio.Event()
+    retire, shutdown = trio.Event(), trio.Event()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(lifeline))
     async with trio.open_nursery() as nursery:
-        await nursery.start(_drain_at_signal, shutdown)
-        nursery.start_soon(_obey, stream, shutdown, nursery.cancel_scope)
-        run = partial(serve_reverse_proxy, build_config(args), sock=sock, shutdown=shutdown)
+        await nursery.start(_retire_at_signal, retire)
+        nursery.start_soon(_part, retire, shutdown)
+        nursery.start_soon(_obey, stream, retire, shutdown, nursery.cancel_scope)
+        run = partial(serve_reverse_proxy, build_config(args), sock=sock, shutdown=shutdown, retire=retire)
         async with trio.open_nursery() as serving:
             urls = await serving.start(run)
             with contextlib.suppress(trio.BrokenResourceError):
@@ -60,17 +65,24 @@ async def serve(args: argparse.Namespace, sock: socket.socket, lifeline: socket.
     return 0
 
 
-async def _drain_at_signal(
-    shutdown: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+async def _retire_at_signal(
+    retire: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         async for _ in signals:
-            shutdown.set()
+            retire.set()
 
 
-async def _obey(lifeline: trio.SocketStream, shutdown: trio.Event, scope: trio.CancelScope) -> None:
+async def _part(retire: trio.Event, shutdown: trio.Event) -> None:
+    await retire.wait()
+    await trio.sleep(FAREWELL)
+    shutdown.set()
+
+
+async def _obey(lifeline: trio.SocketStream, retire: trio.Event, shutdown: trio.Event, scope: trio.CancelScope) -> None:
     while said := await receive(lifeline):
+        retire.set()
         if DRAIN in said:
             shutdown.set()
     scope.cancel()
