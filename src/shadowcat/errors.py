@@ -2,6 +2,7 @@
 
 * ShadowcatError
   + ConfigError               a setting is wrong; nothing was started
+  + WorkerFailed              a process that serves beside others does not
   + ProtocolError             the bytes break JSON-RPC, SSE, HTTP or MCP
     - ParseError              ... the body is not JSON
     - InvalidRequest          ... it is JSON, but no message we may accept
@@ -43,6 +44,10 @@ class ShadowcatError(Exception):
 
 class ConfigError(ShadowcatError):
     """A setting is missing, malformed or contradicts another."""
+
+
+class WorkerFailed(ShadowcatError):
+    """A worker process could not serve, or did not end in order."""
 
 
 class ProtocolError(ShadowcatError):

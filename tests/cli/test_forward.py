@@ -37,7 +37,7 @@ async def test_with_an_address_it_listens_there(monkeypatch):
     monkeypatch.setenv("SHADOWCAT_STORE", "redis")
     seen = []
 
-    async def listen(config, shutdown):
+    async def listen(config, serve):
         await trio.lowlevel.checkpoint()
         seen.append(config)
 

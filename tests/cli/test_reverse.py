@@ -139,12 +139,24 @@ class TestOptions:
             config_of(*options)
         assert named in str(excinfo.value)
 
+    def test_several_workers_share_a_store(self):
+        """Where sessions are in the memory of one process, no other can serve them."""
+        assert config_of("--workers", "2", "--store", "sqlite", "--sqlite-path", "x.db").storage.sqlite is not None
+        with pytest.raises(ConfigError, match="--workers 2 needs a store that processes share"):
+            config_of("--workers", "2")
+
     @pytest.mark.parametrize("option", ["--replay-age", "--linger"])
     @pytest.mark.parametrize("value", ["inf", "nan", "soon"])
     def test_what_is_kept_is_kept_for_a_known_time(self, option, value, capsys):
         with pytest.raises(SystemExit):
             config_of(option, value)
         assert capsys.readouterr().err.endswith(f"argument {option}: must be a finite number, not {value}\n")
+
+    def test_several_processes_serve_no_http_and_sse(self):
+        """A message would have to reach the one that has its stream."""
+        store = ["--store", "sqlite", "--sqlite-path", "x"]
+        assert config_of(*store, "--workers", "2").http_sse is None
+        assert config_of(*store).http_sse is not None
 
     def test_session_may_live_for_ever(self):
         assert config_of("--session-max-age", "inf").sessions.max_age == math.inf

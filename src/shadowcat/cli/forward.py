@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 import trio
 
 from ..errors import ConfigError
-from ..proxy import ForwardProxyConfig, serve_forward_proxy
+from ..proxy import ForwardProxyConfig, serve_forward_proxy, serve_reverse_proxy
 from ..session import StorageConfig
 from ..transport.downstream import open_stdio
 from .options import (
@@ -60,14 +61,15 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
 async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
     """Serve until the client has left, or *shutdown* is set."""
     if args.bind is not None:
-        await listen(build_listening(args, StorageConfig()), shutdown)
+        config = build_listening(args, StorageConfig())
+        await listen(config, partial(serve_reverse_proxy, config, shutdown=shutdown))
         return
-    config = build_config(args)
+    piped = build_config(args)
     # Not by the number: something else may have it by now.
     if sys.stdin is None or sys.stdout is None:
         raise ConfigError("standard input or output is closed; start the program with both, or use --bind")
-    async with open_stdio(config.endpoint.max_body_size) as stream:
-        await serve_forward_proxy(config, stream, shutdown=shutdown)
+    async with open_stdio(piped.endpoint.max_body_size) as stream:
+        await serve_forward_proxy(piped, stream, shutdown=shutdown)
 
 
 def build_config(args: argparse.Namespace) -> ForwardProxyConfig:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from functools import partial
 
+import attrs
 import trio
 
 from ..proxy import ReverseProxyConfig, serve_reverse_proxy
@@ -18,6 +20,7 @@ from .options import (
     Subparsers,
     add_letting_in,
     add_limits,
+    add_number,
     add_streams,
     build_endpoint,
     build_origin,
@@ -27,6 +30,7 @@ from .options import (
 )
 from .server import add_server, build_children, build_server
 from .storage import add_storage, build_storage
+from .workers import SupervisorConfig, check_workers, supervise
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,7 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
     )
     parser.add_argument("--bind", default="127.0.0.1:8080", metavar="HOST:PORT", help="default: %(default)s")
     parser.add_argument("--path", default="/mcp", help="where clients find the endpoint; default: %(default)s")
+    add_number(parser, "--workers", int, 1, "processes that serve; more than 1 need the sqlite or redis store")
     add_server(parser)
     add_letting_in(parser)
     add_storage(parser)
@@ -62,11 +67,21 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
 
 async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
     """Serve until *shutdown* is set."""
-    await listen(build_config(args), shutdown)
+    config = build_config(args)
+    if args.workers == 1:
+        await listen(config, partial(serve_reverse_proxy, config, shutdown=shutdown))
+        return
+    workers = SupervisorConfig(
+        count=args.workers,
+        arguments=args.argv,
+        listener=config.listener,
+        shutdown_timeout=config.shutdown_timeout,
+    )
+    await listen(config, partial(supervise, workers, shutdown))
 
 
-async def listen(config: ReverseProxyConfig, shutdown: trio.Event) -> None:
-    """Serve at an address until *shutdown* is set, and print the URL once it works.  Cancel to stop at once."""
+async def listen(config: ReverseProxyConfig, serve: Callable[..., Awaitable[None]]) -> None:
+    """Run *serve*, which tells where it serves *config*, and print that.  Cancel safe."""
     host, _ = parse_bind(config.listener.bind)
     if not is_loopback(host):
         log.warning(
@@ -76,7 +91,7 @@ async def listen(config: ReverseProxyConfig, shutdown: trio.Event) -> None:
         )
 
     async with trio.open_nursery() as nursery:
-        for url in await nursery.start(partial(serve_reverse_proxy, config, shutdown=shutdown)):
+        for url in await nursery.start(serve):
             print(f"shadowcat: serving MCP at {url}", flush=True)
 
 
@@ -86,7 +101,12 @@ def build_config(args: argparse.Namespace) -> ReverseProxyConfig:
     Raises:
         ConfigError: A value is out of range or malformed, or values contradict each other.
     """
-    return build_listening(args, build_storage(args, os.environ))
+    config = build_listening(args, build_storage(args, os.environ))
+    check_workers(args.workers, config.storage, config.upstream)
+    if args.workers > 1:
+        # A message over HTTP+SSE would have to reach the process that has its stream.
+        config = attrs.evolve(config, http_sse=None)
+    return config
 
 
 def build_listening(args: argparse.Namespace, storage: StorageConfig) -> ReverseProxyConfig:

@@ -156,7 +156,9 @@ async def serve_reverse_proxy(
     *,
     store: SessionStore | None = None,
     upstream: Upstream | None = None,
+    sock: socket | None = None,
     shutdown: trio.Event | None = None,
+    retire: trio.Event | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until *shutdown* is set and what is under way has ended.
@@ -165,6 +167,13 @@ async def serve_reverse_proxy(
     *shutdown* nothing new is accepted, listening streams end, and calls have
     ``config.shutdown_timeout`` seconds.  Cancel to stop at once instead.
 
+    Args:
+        store: Where sessions are kept instead of ``config.storage``.  Never closed here.
+        upstream: Used instead of ``config.upstream``.  Never closed here.
+        sock: Bound already, and listened on instead of ``config.listener.bind``; closed at the end.
+        retire: Set some time before *shutdown* where another process listens on the same *sock*:
+            stops listening only, and closes each connection after its next answer.
+
     Raises:
         ConfigError: The address cannot be bound, or ``config.upstream`` is a command that cannot be run.
     """
@@ -172,8 +181,8 @@ async def serve_reverse_proxy(
         check_upstream(config.upstream)
     stop = trio.Event() if shutdown is None else shutdown
     # Before anything else, so that its error comes alone.
-    with bind_socket(config.listener) as sock:
-        await _serve_on(sock, config, store, upstream, stop, task_status)
+    with sock or bind_socket(config.listener) as sock:
+        await _serve_on(sock, config, store, upstream, stop, retire, task_status)
 
 
 async def _serve_on(
@@ -182,6 +191,7 @@ async def _serve_on(
     store: SessionStore | None,
     upstream: Upstream | None,
     stop: trio.Event,
+    retire: trio.Event | None,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     async with (
@@ -195,6 +205,7 @@ async def _serve_on(
                 sock,
                 config.listener,
                 shutdown=stop,
+                retire=retire,
                 graceful_timeout=config.shutdown_timeout,
                 task_status=task_status,
             )
