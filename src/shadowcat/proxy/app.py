@@ -8,10 +8,18 @@ from collections.abc import Callable
 import attrs
 
 from ..auth import OriginPolicy
-from ..errors import ClientDisconnected, HeadersTooLarge, InvalidRequest, ProtocolError, ShadowcatError, UpstreamError
+from ..errors import (
+    ClientDisconnected,
+    HeadersTooLarge,
+    InvalidRequest,
+    PathNotFound,
+    ProtocolError,
+    ShadowcatError,
+    UpstreamError,
+)
 from ..protocol import collect_headers, error_body
 from ..session import PersistenceStatistics, StreamStatistics
-from ..transport import Exchange, Receive, Scope, Send
+from ..transport import Exchange, Receive, Scope, Send, Upgrade
 from .answers import UNEXPECTED, answer_to
 from .drain import Drain, draining_error
 from .routes import Route, Routes
@@ -90,10 +98,7 @@ class ReverseProxyApp:
         if scope["type"] == "lifespan":
             await _answer_lifespan(receive, send)
             return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008, "reason": "no WebSocket is served here"})
-            return
-        exchange = Exchange(scope, receive, send)
+        exchange = (Upgrade if scope["type"] == "websocket" else Exchange)(scope, receive, send)
         try:
             await self._serve(exchange)
             log.debug("%s %r answered %d", exchange.method, exchange.path, exchange.status)
@@ -106,6 +111,8 @@ class ReverseProxyApp:
         self._check_size(exchange)
         exchange.headers = collect_headers(exchange.raw_headers)
         route = self._routes.find(exchange.path)
+        if isinstance(exchange, Upgrade) and not route.takes_upgrade:
+            raise PathNotFound("no WebSocket is served here; send plain HTTP requests")
         if route.is_guarded:
             self._origins.check_host(exchange.headers.get(b"host"))
             origin = exchange.headers.get(b"origin")

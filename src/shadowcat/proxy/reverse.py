@@ -34,6 +34,7 @@ from .legacy import LegacyEndpoint
 from .pump import PumpConfig, PumpRoom
 from .recovery import RecoveryConfig, SessionUpstream
 from .routes import build_routes
+from .websocket import ServePipe, WebSocketEndpoint
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,10 @@ _LAST_WORDS = 0.9
 """The part of the shutdown timeout after which calls are told that they failed."""
 
 
-def _check_path(_instance: object, _attribute: object, value: str) -> None:
+def _check_path(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not _PATH.fullmatch(value) or value in {"/health", "/ready"}:
-        raise ConfigError(f"{value!r} cannot be the MCP path; choose one like /mcp")
+        kind = "MCP" if attribute.name == "path" else "WebSocket"
+        raise ConfigError(f"{value!r} cannot be the {kind} path; choose one like {attribute.default}")
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +59,9 @@ class ReverseProxyConfig:
     path: str = attrs.field(default="/mcp", validator=_check_path)
     """Where clients find the MCP endpoint."""
 
+    ws_path: str = attrs.field(default="/ws", validator=_check_path)
+    """Where clients open WebSockets."""
+
     endpoint: EndpointConfig = attrs.field(factory=EndpointConfig)
     sessions: SessionConfig = attrs.field(factory=SessionConfig)
     streams: PumpConfig = attrs.field(factory=PumpConfig)
@@ -67,6 +72,11 @@ class ReverseProxyConfig:
     shutdown_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
     """Seconds that calls under way have to finish once shutdown begins."""
 
+    @ws_path.validator
+    def _check_ws_path(self, _: object, value: str) -> None:
+        if value == self.path:
+            raise ConfigError(f"{value!r} cannot be both the MCP path and the WebSocket path; choose another for one")
+
 
 @asynccontextmanager
 async def open_reverse_proxy_app(
@@ -74,6 +84,7 @@ async def open_reverse_proxy_app(
     *,
     store: SessionStore | None = None,
     upstream: Upstream | None = None,
+    serve_pipe: ServePipe | None = None,
 ) -> AsyncGenerator[ReverseProxyApp, None]:
     """Yield the proxy as a bare ASGI app, to be served or mounted by the caller.
 
@@ -82,6 +93,7 @@ async def open_reverse_proxy_app(
     Args:
         store: Where sessions are kept instead of ``config.storage``.  Never closed here.
         upstream: Used instead of ``config.upstream``.  Never closed here.
+        serve_pipe: Serves a client on a WebSocket; without it there is none at ``config.ws_path``.
     """
     drain = Drain()
     async with (
@@ -96,7 +108,8 @@ async def open_reverse_proxy_app(
         legacy = LegacyEndpoint(config.endpoint, room, drain)
         endpoint = McpEndpoint(config.endpoint, upstream, legacy, drain)
         sessions.on_expired = legacy.end_upstream
-        routes = build_routes(config.path, endpoint, drain, partial(_fallback, store))
+        sockets = {config.ws_path: WebSocketEndpoint(config.endpoint, serve_pipe, drain)} if serve_pipe else {}
+        routes = build_routes(config.path, endpoint, drain, partial(_fallback, store), sockets)
         host, _ = parse_bind(config.listener.bind)
 
         def statistics() -> ProxyStatistics:

@@ -12,6 +12,7 @@ from ..session import FailoverStatistics
 from ..transport import Exchange
 from .drain import Drain
 from .endpoint import McpEndpoint
+from .websocket import WebSocketEndpoint
 
 Handler = Callable[[Exchange], Awaitable[None]]
 
@@ -23,6 +24,8 @@ class Route:
     handlers: Mapping[str, Handler]
     is_guarded: bool = True
     """Whether Origin and Host are checked, and nothing is served while draining."""
+    takes_upgrade: bool = False
+    """Whether its ``GET`` may be the handshake of a WebSocket."""
 
     @property
     def allow(self) -> str:
@@ -65,6 +68,7 @@ def build_routes(
     endpoint: McpEndpoint,
     drain: Drain,
     fallback: Callable[[], FailoverStatistics | None] = lambda: None,
+    sockets: Mapping[str, WebSocketEndpoint] | None = None,
 ) -> Routes:
     """Return the table: the MCP endpoint, and what a supervisor asks.
 
@@ -73,6 +77,7 @@ def build_routes(
         endpoint: What clients talk to.
         drain: Tells whether the proxy is shutting down.
         fallback: Returns how the fallback of the session store is doing; None while it is not in use.
+        sockets: WebSocket endpoints, by path.
     """
 
     async def health(exchange: Exchange) -> None:
@@ -87,8 +92,10 @@ def build_routes(
             await exchange.respond(200, _JSON, b'{"status":"ready"}')
 
     mcp = Route({"POST": endpoint.post, "GET": endpoint.get, "DELETE": endpoint.delete})
+    upgrades = {path: Route({"GET": socket.get}, takes_upgrade=True) for path, socket in (sockets or {}).items()}
     return Routes(
         {
+            **upgrades,
             mcp_path: mcp,
             "/health": Route({"GET": health, "HEAD": health}, is_guarded=False),
             "/ready": Route({"GET": ready, "HEAD": ready}, is_guarded=False),
