@@ -11,7 +11,7 @@
       * MessageTooLong        ... or more at once than is allowed
   + StreamBroken              a pipe that carries messages has ended
   + RequestError              an HTTP request we refuse before reading a message
-    - PathNotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType
+    - PathNotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType, UpgradeRequired
     - ForbiddenOrigin, MisdirectedHost
     - PayloadTooLarge, HeadersTooLarge, RequestTimeout, ClientDisconnected, TooManyRequests
   + SessionError
@@ -105,6 +105,10 @@ class NotAcceptable(RequestError):
 
 class UnsupportedMediaType(RequestError):
     """The body is not declared as plain JSON."""
+
+
+class UpgradeRequired(RequestError):
+    """Only WebSockets are served at this path."""
 
 
 class ForbiddenOrigin(RequestError):

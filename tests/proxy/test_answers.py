@@ -23,6 +23,7 @@ EXPECTED = {
     errors.UnsupportedMediaType: (415, -32600),
     errors.ForbiddenOrigin: (403, -32600),
     errors.MisdirectedHost: (421, -32600),
+    errors.UpgradeRequired: (426, -32600),
     errors.PayloadTooLarge: (413, -32600),
     errors.HeadersTooLarge: (431, -32600),
     errors.RequestTimeout: (408, -32600),

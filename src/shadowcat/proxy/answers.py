@@ -22,6 +22,7 @@ class Answer:
 
 _RETRY_LATER = ((b"retry-after", b"5"),)
 _CLOSE = ((b"connection", b"close"),)
+_UPGRADE = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))
 
 ANSWERS: Mapping[type[Exception], Answer] = {
     Exception: Answer(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR),
@@ -35,6 +36,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     errors.MethodNotAllowed: Answer(HTTPStatus.METHOD_NOT_ALLOWED, INVALID_REQUEST),
     errors.NotAcceptable: Answer(HTTPStatus.NOT_ACCEPTABLE, INVALID_REQUEST),
     errors.UnsupportedMediaType: Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST),
+    errors.UpgradeRequired: Answer(HTTPStatus.UPGRADE_REQUIRED, INVALID_REQUEST, _UPGRADE),
     errors.ForbiddenOrigin: Answer(HTTPStatus.FORBIDDEN, INVALID_REQUEST),
     errors.MisdirectedHost: Answer(HTTPStatus.MISDIRECTED_REQUEST, INVALID_REQUEST),
     errors.PayloadTooLarge: Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID_REQUEST, _CLOSE),

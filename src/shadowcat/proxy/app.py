@@ -8,10 +8,10 @@ from types import MappingProxyType
 import attrs
 
 from ..auth import OriginPolicy
-from ..errors import HeadersTooLarge, InvalidRequest
+from ..errors import HeadersTooLarge, InvalidRequest, PathNotFound
 from ..protocol import collect_headers
 from ..session import PersistenceStatistics, StreamStatistics
-from ..transport import Exchange, MessageStream, Receive, Scope, Send
+from ..transport import Exchange, MessageStream, Receive, Scope, Send, Upgrade
 from .boundary import serve_safely
 from .drain import Drain, draining_error
 from .routes import Route, Routes
@@ -111,16 +111,15 @@ class ReverseProxyApp:
         if scope["type"] == "lifespan":
             await _answer_lifespan(receive, send)
             return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008, "reason": "no WebSocket is served here"})
-            return
-        exchange = Exchange(scope, receive, send)
+        exchange = (Upgrade if scope["type"] == "websocket" else Exchange)(scope, receive, send)
         await serve_safely(exchange, lambda: self._serve(exchange))
 
     async def _serve(self, exchange: Exchange) -> None:
         self._check_size(exchange)
         exchange.headers = collect_headers(exchange.raw_headers)
         route = self._routes.find(exchange.path)
+        if isinstance(exchange, Upgrade) and not route.takes_upgrade:
+            raise PathNotFound("no WebSocket is served here; send plain HTTP requests")
         if route.is_guarded:
             self._origins.check_host(exchange.headers.get(b"host"))
             origin = exchange.headers.get(b"origin")

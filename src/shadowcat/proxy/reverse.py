@@ -38,6 +38,7 @@ from .pump import PumpConfig, PumpRoom
 from .recovery import RecoveryConfig, SessionUpstream
 from .routes import build_routes
 from .upstream import UpstreamConfig, check_upstream, open_upstream
+from .websocket import ServePipe, WebSocketEndpoint
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +48,10 @@ LAST_WORDS = 0.9
 """The part of the shutdown timeout after which calls are told that they failed."""
 
 
-def _check_path(_instance: object, _attribute: object, value: str) -> None:
+def _check_path(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not _PATH.fullmatch(value) or value in {"/health", "/ready"}:
-        raise ConfigError(f"{value!r} cannot be the MCP path; choose one like /mcp")
+        kind = "MCP" if attribute.name == "path" else "WebSocket"
+        raise ConfigError(f"{value!r} cannot be the {kind} path; choose one like {attribute.default}")
 
 
 @attrs.frozen(kw_only=True)
@@ -63,6 +65,9 @@ class ReverseProxyConfig:
     listener: ListenerConfig = attrs.field(factory=ListenerConfig)
     path: str = attrs.field(default="/mcp", validator=_check_path)
     """Where clients find the MCP endpoint."""
+
+    ws_path: str = attrs.field(default="/ws", validator=_check_path)
+    """Where clients open WebSockets."""
 
     endpoint: EndpointConfig = attrs.field(factory=EndpointConfig)
     sessions: SessionConfig = attrs.field(factory=SessionConfig)
@@ -80,8 +85,9 @@ class ReverseProxyConfig:
 
     @http_sse.validator
     def _check_paths(self, _: object, value: HttpSseConfig | None) -> None:
-        if value is not None and self.path in (value.sse_path, value.messages_path):
-            raise ConfigError(f"{self.path!r} is served over HTTP+SSE already; choose another path for one of them")
+        paths = [self.path, self.ws_path, *((value.sse_path, value.messages_path) if value else ())]
+        if twice := [path for path in paths if paths.count(path) > 1]:
+            raise ConfigError(f"{twice[0]!r} cannot be the path of two endpoints; choose another for one of them")
 
 
 @asynccontextmanager
@@ -90,6 +96,7 @@ async def open_reverse_proxy_app(
     *,
     store: SessionStore | None = None,
     upstream: Upstream | None = None,
+    serve_pipe: ServePipe | None = None,
 ) -> AsyncGenerator[ReverseProxyApp, None]:
     """Yield the proxy as a bare ASGI app, to be served or mounted by the caller.
 
@@ -98,6 +105,7 @@ async def open_reverse_proxy_app(
     Args:
         store: Where sessions are kept instead of ``config.storage``.  Never closed here.
         upstream: Used instead of ``config.upstream``.  Never closed here.
+        serve_pipe: Serves clients on WebSockets and over HTTP+SSE, instead of the proxy.
     """
     drain = Drain()
     async with (
@@ -112,9 +120,10 @@ async def open_reverse_proxy_app(
         legacy = LegacyEndpoint(config.endpoint, room, drain)
         endpoint = McpEndpoint(config.endpoint, upstream, legacy, drain)
         sessions.on_expired = legacy.end_upstream
-        pipes = PipeEndpoint(config.pipes, config.endpoint, endpoint, drain)
-        http_sse = config.http_sse and HttpSseEndpoint(config.http_sse, config.endpoint, pipes.serve)
-        routes = build_routes(config.path, endpoint, drain, partial(_fallback, store), http_sse)
+        serve = serve_pipe or PipeEndpoint(config.pipes, config.endpoint, endpoint, drain).serve
+        http_sse = config.http_sse and HttpSseEndpoint(config.http_sse, config.endpoint, serve)
+        sockets = {config.ws_path: WebSocketEndpoint(config.endpoint, serve, drain)}
+        routes = build_routes(config.path, endpoint, drain, partial(_fallback, store), http_sse, sockets)
         host, _ = parse_bind(config.listener.bind)
 
         def statistics() -> ProxyStatistics:
@@ -125,7 +134,7 @@ async def open_reverse_proxy_app(
                 sessions.persistence_statistics(),
             )
 
-        yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain, statistics, pipes.serve)
+        yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain, statistics, serve)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from ..transport import Exchange
 from .drain import Drain
 from .endpoint import McpEndpoint
 from .http_sse import HttpSseEndpoint
+from .websocket import WebSocketEndpoint
 
 Handler = Callable[[Exchange], Awaitable[None]]
 
@@ -24,6 +25,8 @@ class Route:
     handlers: Mapping[str, Handler]
     is_guarded: bool = True
     """Whether Origin and Host are checked, and nothing is served while draining."""
+    takes_upgrade: bool = False
+    """Whether its ``GET`` may be the handshake of a WebSocket."""
 
     @property
     def allow(self) -> str:
@@ -67,6 +70,7 @@ def build_routes(
     drain: Drain,
     fallback: Callable[[], FailoverStatistics | None] = lambda: None,
     http_sse: HttpSseEndpoint | None = None,
+    sockets: Mapping[str, WebSocketEndpoint] | None = None,
 ) -> Routes:
     """Return the table: the MCP endpoint, the two of HTTP+SSE, and what a supervisor asks.
 
@@ -76,6 +80,7 @@ def build_routes(
         drain: Tells whether the proxy is shutting down.
         fallback: Returns how the fallback of the session store is doing; None while it is not in use.
         http_sse: What clients of the older transport talk to, if it is served.
+        sockets: WebSocket endpoints, by path.
 
     Raises:
         ConfigError: Two of them have one path.
@@ -92,7 +97,8 @@ def build_routes(
         else:
             await exchange.respond(200, _JSON, b'{"status":"ready"}')
 
-    routes = {
+    routes = {path: Route({"GET": socket.get}, takes_upgrade=True) for path, socket in (sockets or {}).items()}
+    routes |= {
         mcp_path: Route({"POST": endpoint.post, "GET": endpoint.get, "DELETE": endpoint.delete}),
         "/health": Route({"GET": health, "HEAD": health}, is_guarded=False),
         "/ready": Route({"GET": ready, "HEAD": ready}, is_guarded=False),

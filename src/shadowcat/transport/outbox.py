@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -32,21 +33,20 @@ class Outbox:
         Raises:
             StreamBroken: Nothing is written any more.
         """
-        try:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._entrance.send(message.decode())
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            await trio.lowlevel.checkpoint()
-            raise StreamBroken("nothing can be sent any more") from None
+            return
+        await trio.lowlevel.checkpoint()
+        raise StreamBroken("nothing can be sent any more")
 
     async def run(self) -> None:
         """Write until `finish` or the first failure.  Cancelled, it may leave a message half written."""
         try:
             with self._exit:
                 await trio.lowlevel.checkpoint()
-                async for text in self._exit:
-                    await self._write(text)
-        except StreamBroken:
-            pass  # whoever receives is told why
+                with contextlib.suppress(StreamBroken):  # whoever receives is told why
+                    async for text in self._exit:
+                        await self._write(text)
         finally:
             self._ended.set()
 

@@ -4,6 +4,7 @@ import logging
 import ssl
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -54,8 +55,9 @@ class TestConfig:
 
     @pytest.mark.parametrize("name", ["connect_timeout", "ping_interval", "ping_timeout", "max_message_size"])
     def test_limits_are_positive(self, name):
+        limit: Any = {name: 0}
         with pytest.raises(ValueError, match=name):
-            WebSocketUpstreamConfig(url="ws://host", **{name: 0})
+            WebSocketUpstreamConfig(url="ws://host", **limit)
 
     def test_secrets_are_not_shown(self):
         assert "secret" not in repr(WebSocketUpstreamConfig(url="ws://host", headers=[("authorization", "secret")]))

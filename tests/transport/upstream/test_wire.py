@@ -81,9 +81,9 @@ class TestStatus:
         assert await far.receive_some() == b""
 
 
-async def silence(wire, timeout):
+async def silence(wire, limit):
     """Return the time at which *wire* was given up."""
-    with wire.expect_life(timeout) as scope:
+    with wire.expect_life(limit) as scope:
         await trio.sleep(1000)
     assert scope.cancelled_caught is (trio.current_time() < 1000)
     return trio.current_time()

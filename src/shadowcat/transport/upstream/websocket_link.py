@@ -14,6 +14,7 @@ trio-websocket 0.12 does the protocol.  What it leaves to its user:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -135,21 +136,19 @@ class _Link(MessageStream):
         if self._verdict:
             await trio.lowlevel.checkpoint()
             raise StreamBroken(self._verdict)
-        try:
+        message: str | bytes | None = None
+        with contextlib.suppress(ConnectionClosed):
             message = await self._connection.get_message()
-        except ConnectionClosed:
-            await trio.lowlevel.checkpoint()
-            raise StreamBroken(self._explain()) from None
-        if isinstance(message, bytes):
-            self._close_code = _UNSUPPORTED_DATA
-            self._verdict = "the upstream server sent a binary message, and MCP messages are text"
-            raise StreamBroken(self._verdict)
-        data = message.encode()
-        if len(data) > self._limits.max_message_size:
+            if isinstance(message, str) and len(data := message.encode()) <= self._limits.max_message_size:
+                return data
+        if isinstance(message, str):
             self._close_code = _MESSAGE_TOO_BIG
             self._verdict = f"the upstream server sent a message longer than {self._limits.max_message_size} bytes"
-            raise StreamBroken(self._verdict)
-        return data
+        elif message is not None:
+            self._close_code = _UNSUPPORTED_DATA
+            self._verdict = "the upstream server sent a binary message, and MCP messages are text"
+        await trio.lowlevel.checkpoint()
+        raise StreamBroken(self._explain())
 
     async def carry(
         self,
