@@ -5,6 +5,9 @@ from importlib.metadata import version as _version
 from .auth import OriginConfig as OriginConfig
 from .proxy import AppConfig as AppConfig
 from .proxy import EndpointConfig as EndpointConfig
+from .proxy import ForwardProxyConfig as ForwardProxyConfig
+from .proxy import HttpSseConfig as HttpSseConfig
+from .proxy import PipeEndpointConfig as PipeEndpointConfig
 from .proxy import ProxyStatistics as ProxyStatistics
 from .proxy import PumpConfig as PumpConfig
 from .proxy import RecoveryConfig as RecoveryConfig
@@ -12,8 +15,10 @@ from .proxy import ReverseProxyApp as ReverseProxyApp
 from .proxy import ReverseProxyConfig as ReverseProxyConfig
 from .proxy import ReverseProxyServer as ReverseProxyServer
 from .proxy import ReverseProxyServerBuilder as ReverseProxyServerBuilder
+from .proxy import UpstreamConfig as UpstreamConfig
 from .proxy import open_reverse_proxy_app as open_reverse_proxy_app
 from .proxy import run_reverse_proxy as run_reverse_proxy
+from .proxy import serve_forward_proxy as serve_forward_proxy
 from .proxy import serve_reverse_proxy as serve_reverse_proxy
 from .resilience import BackoffConfig as BackoffConfig
 from .session import FailoverConfig as FailoverConfig
@@ -35,7 +40,12 @@ from .session import StorageFactory as StorageFactory
 from .session import StreamConfig as StreamConfig
 from .session import StreamStatistics as StreamStatistics
 from .transport.downstream import ListenerConfig as ListenerConfig
+from .transport.downstream import open_stdio as open_stdio
+from .transport.upstream import HttpSseUpstreamConfig as HttpSseUpstreamConfig
 from .transport.upstream import HttpUpstream as HttpUpstream
 from .transport.upstream import HttpUpstreamConfig as HttpUpstreamConfig
+from .transport.upstream import PipeConfig as PipeConfig
+from .transport.upstream import StdioConfig as StdioConfig
+from .transport.upstream import WebSocketUpstreamConfig as WebSocketUpstreamConfig
 
 __version__ = _version("shadowcat")

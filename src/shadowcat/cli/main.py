@@ -14,7 +14,7 @@ import trio
 
 from ..errors import ShadowcatError
 from ..telemetry import FORMATS, LEVELS, configure_logging
-from . import reverse
+from . import forward, reverse
 
 Command = Callable[[argparse.Namespace, trio.Event], Awaitable[None]]
 
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"shadowcat {version('shadowcat')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for added in (reverse.add_parser(commands),):
+    for added in (reverse.add_parser(commands), forward.add_parser(commands)):
         added.add_argument("--log-level", choices=LEVELS, default="info", help="default: info")
         added.add_argument(
             "--log-format", choices=FORMATS, default="auto", help="default: auto (human on a terminal, else json)"
@@ -42,23 +42,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     A `ShadowcatError` is something the user can act on and prints as one line;
     anything else is a bug and keeps its traceback.
     """
-    args = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = build_parser().parse_args(argv, argparse.Namespace(argv=tuple(argv)))
     configure_logging(args.log_level, args.log_format)
-    _raise_file_limit()
+    raise_file_limit()
+    status, errors = catch_errors(partial(trio.run, _run, args.run, args))
+    for error in errors:
+        print(f"shadowcat: {error}", file=sys.stderr)
+    return status
+
+
+def catch_errors(run: Callable[[], int]) -> tuple[int, Sequence[ShadowcatError]]:
+    """Return what *run* returns, or 1 and the errors of ours that it raises; a bug is raised."""
     try:
-        return trio.run(partial(_run, args.run, args))
+        return run(), []
     except ShadowcatError as error:
-        _print_error(error)
+        return 1, [error]
     except ExceptionGroup as group:
         ours, rest = group.split(ShadowcatError)
         if rest is not None or ours is None:
             raise
-        for leaf in _leaves(ours):
-            _print_error(leaf)
-    return 1
+        return 1, list(_leaves(ours))
 
 
-def _raise_file_limit() -> None:
+def raise_file_limit() -> None:
     """Allow as many connections as the system lets us: each stream takes two files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -98,7 +105,3 @@ def _leaves(group: ExceptionGroup[ShadowcatError]) -> Iterator[ShadowcatError]:
             yield from _leaves(error)
         else:
             yield error
-
-
-def _print_error(error: ShadowcatError) -> None:
-    print(f"shadowcat: {error}", file=sys.stderr)

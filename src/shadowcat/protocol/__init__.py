@@ -8,6 +8,10 @@ from .headers import MirroredParams as MirroredParams
 from .headers import check_mirrored_params as check_mirrored_params
 from .headers import client_headers as client_headers
 from .headers import collect_headers as collect_headers
+from .headers import declared_version as declared_version
+from .headers import encode_value as encode_value
+from .headers import mirror_headers as mirror_headers
+from .headers import mirror_params as mirror_params
 from .headers import mirrored_params as mirrored_params
 from .headers import upstream_headers as upstream_headers
 from .inbound import Initialize as Initialize

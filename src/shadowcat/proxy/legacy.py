@@ -98,7 +98,8 @@ class LegacyEndpoint:
         headers = upstream_headers(exchange.headers, self._config.forward_headers)
         is_streaming = False
         with self._drain.call() as scope:
-            session, answer = await self._upstream.send(session, "POST", headers, body)
+            exchange.hand_over()
+            session, answer = await self._upstream.send(session, "POST", headers, body, exchange.on_sent)
             custody.answer = answer
             if is_accepted(message, answer):
                 await exchange.respond(202, [])

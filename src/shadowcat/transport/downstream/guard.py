@@ -60,15 +60,21 @@ class ServerContext(WorkerContext):
 
     def __init__(self) -> None:
         super().__init__(max_requests=None)
+        self.is_draining = False
         self.idle: set[trio.CancelScope] = set()
         """Cancel one to close a connection on which no request is under way."""
+
+    async def retire(self) -> None:
+        """Close each connection after the next response.  Not a checkpoint."""
+        await self.terminated.set()
 
     async def drain(self) -> None:
         """Close idle connections now, and the others after their response.
 
         Not a checkpoint.
         """
-        await self.terminated.set()
+        await self.retire()
+        self.is_draining = True
         for scope in self.idle:
             scope.cancel()
 
@@ -110,7 +116,7 @@ class Connection:
             log.exception("a connection failed")
 
     async def _serve(self) -> None:
-        if self._context.terminated.is_set():
+        if self._context.is_draining:
             return
         sock = self._stream.socket
         client = parse_socket_addr(sock.family, sock.getpeername())
@@ -131,7 +137,7 @@ class Connection:
                 with self._reading:
                     self._set_idle()
                     await self._read()
-                if self._is_in_header and self._reading.cancelled_caught and not self._context.terminated.is_set():
+                if self._is_in_header and self._reading.cancelled_caught and not self._context.is_draining:
                     await self._protocol.refuse(408)
                     with trio.move_on_after(LINGER_TIMEOUT):
                         await self._read()

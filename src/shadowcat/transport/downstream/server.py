@@ -22,6 +22,7 @@ async def serve_asgi(
     config: ListenerConfig,
     *,
     shutdown: trio.Event,
+    retire: trio.Event | None = None,
     graceful_timeout: float,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -34,7 +35,9 @@ async def serve_asgi(
 
     Setting *shutdown* stops the listener and closes idle connections; requests
     under way have *graceful_timeout* seconds before their app call is cancelled.
-    Cancel to stop at once instead: no client can delay that.
+    Cancel to stop at once instead: no client can delay that.  Setting *retire* some
+    time before *shutdown* only stops the listener, and closes each connection after its
+    next response: no client is left in doubt about a request.
 
     Passes the bound URLs to ``task_status``.
     """
@@ -53,9 +56,11 @@ async def serve_asgi(
             url = url_of(sock)
             log.debug("serving on %s", url)
             task_status.started([url])
-            await shutdown.wait()
+            await (shutdown if retire is None else retire).wait()
             accepting.cancel_scope.cancel()
         log.debug("stopped accepting on %s", url)
+        await context.retire()
+        await shutdown.wait()
         await context.drain()
         connections.cancel_scope.deadline = trio.current_time() + graceful_timeout
 

@@ -141,7 +141,7 @@ class HttpUpstream(Upstream):
         self._origin = origin_of(self._url)
         self._address = self._url.netloc.decode("ascii")
         self._owns_transport = transport is None
-        self._transport = Http1Transport(ssl_context=_trust(config.ca_file)) if transport is None else transport
+        self._transport = Http1Transport(ssl_context=load_trust(config.ca_file)) if transport is None else transport
         self._timeout = {"connect": config.connect_timeout, "read": None, "write": None, "pool": None}
         fields = [(name.lower().encode(), value.encode()) for name, value in config.headers]
         if b"host" not in dict(fields):
@@ -167,7 +167,7 @@ class HttpUpstream(Upstream):
             # Some servers begin the answer to a GET with its first event, however late that is.
             limit = math.inf if request.method == "GET" else self._config.answer_timeout
             with trio.move_on_after(limit):
-                answer = await self._exchange(request.method, headers, request.body)
+                answer = await self._exchange(request, headers)
         except httpx.TransportError as exc:
             raise _translate(exc, self._address) from exc
         if answer is None:
@@ -179,11 +179,13 @@ class HttpUpstream(Upstream):
             raise UpstreamRedirected(_REDIRECTED)
         return answer
 
-    async def _exchange(self, method: str, headers: list[tuple[bytes, bytes]], body: bytes) -> UpstreamResponse:
-        transport = self._transport
+    async def _exchange(self, sent: UpstreamRequest, headers: list[tuple[bytes, bytes]]) -> UpstreamResponse:
+        method, body, transport = sent.method, sent.body, self._transport
         if isinstance(transport, Http1Transport):
             head = encode_head(method, self._target, headers)
-            status, fields, received = await transport.exchange(self._origin, method, head, body, self._timeout)
+            status, fields, received = await transport.exchange(
+                self._origin, method, head, body, self._timeout, sent.on_sent
+            )
             return self._wrap(status, fields, received)
         request = httpx.Request(
             method,
@@ -295,7 +297,12 @@ def _translate(exc: httpx.TransportError, upstream: str) -> ShadowcatError:
             return UpstreamDisconnected(_DISCONNECTED)
 
 
-def _trust(ca_file: str | None) -> ssl.SSLContext | None:
+def load_trust(ca_file: str | None) -> ssl.SSLContext | None:
+    """Return a context that trusts the authorities in *ca_file* alone; None if there is no such file.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
     if ca_file is None:
         return None
     try:

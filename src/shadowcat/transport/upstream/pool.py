@@ -17,7 +17,7 @@ import select
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
@@ -134,6 +134,7 @@ class Http1Transport(httpx.AsyncBaseTransport):
         head: bytes,
         body: bytes | AsyncIterable[bytes],
         timeouts: Mapping[str, float | None],
+        on_sent: Callable[[], None] | None = None,
     ) -> tuple[int, RawFields, ResponseStream]:
         """Send a request that is encoded already; return status, headers and body of the answer.
 
@@ -143,11 +144,13 @@ class Http1Transport(httpx.AsyncBaseTransport):
             head: See `encode_head`.
             body: If it is not bytes, it is sent in chunks, and *head* has to say so.
             timeouts: Seconds, by the names that httpx has for them.
+            on_sent: Called when a body that is bytes has been sent.
         """
         link = self._take(origin)
         if link is None:
             with _limit(timeouts.get("connect"), httpx.ConnectTimeout, "no connection in time"):
                 link = await self._connect(origin)
+        link.http.on_sent = on_sent
         try:
             status, headers = await _exchange(link.http, method, head, body, timeouts)
         except BaseException:
