@@ -183,6 +183,7 @@ class StdioConnector(Connector):
                     f"the server process cannot be started ({error.strerror}) and has not seen the request; "
                     "ask whoever runs this proxy to look at its log"
                 ) from error
+        log.debug("server process %d started", process.pid)
         secrets = {*config.env.values(), *map(os.environ.get, config.inherit)}
         return Child(process, config.stop_timeout, [s for s in secrets if s is not None and len(s) >= _MIN_SECRET])
 
