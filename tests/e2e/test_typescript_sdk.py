@@ -1,38 +1,11 @@
 """Both generations of the official TypeScript SDK's client, in each era they know, through the proxy."""
 
-import json
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from tests.e2e import npm
-from tests.e2e.child import Child, running
+from tests.e2e.child import Child
+from tests.e2e.conftest import Run
 
 pytestmark = pytest.mark.e2e
-
-SCRIPTS = Path(__file__).parent / "typescript"
-Run = Callable[..., list[str]]
-
-
-@pytest.fixture
-def run(_npm: None, tmp_path: Path) -> Run:
-    """Run a script beside the package it imports; return the names of the checks it made, none of which failed."""
-
-    def run(script: str, package: str, *arguments: str) -> list[str]:
-        for path in SCRIPTS.glob("*.mjs"):
-            shutil.copy(path, tmp_path)
-        (tmp_path / "node_modules").symlink_to(npm.install(package))
-        with running([npm.node(), str(tmp_path / script), *arguments]) as node:
-            status = node.wait(timeout=60)
-        checks = [json.loads(line) for line in node.lines if line.startswith("{")]
-        failed = [f"{check['check']}: {check['error']}" for check in checks if "error" in check]
-        assert (failed, status) == ([], 0), node.output
-        return [check["check"] for check in checks]
-
-    return run
-
 
 MODES = [
     pytest.param(("sdk1.mjs", "@modelcontextprotocol/sdk"), "legacy", id="first-legacy"),

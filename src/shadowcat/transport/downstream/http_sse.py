@@ -51,8 +51,8 @@ class HttpSseClientStream(MessageStream):
     async def send(self, message: bytes) -> None:
         """Send one message to the client; see `MessageStream.send`.
 
-        All or nothing: returns when the message is certain to be written, after those
-        before it.
+        All or nothing: returns when the message is certain to be written after those
+        before it, unless the client leaves.
         """
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._outbox.send(message)
