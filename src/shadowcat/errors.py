@@ -26,6 +26,7 @@
   + Draining                  the proxy is shutting down
   + UpstreamError
     - UpstreamUnavailable     no connection: the upstream never saw the request
+      * UpstreamBusy          ... because as much is under way as is allowed
     - UpstreamDisconnected    it broke off: it may have acted on the request
     - UpstreamTimeout         it did not answer in time: it may still act on it
     - UpstreamAbandoned       the proxy stopped waiting: it may still act on it
@@ -197,6 +198,10 @@ class UpstreamError(ShadowcatError):
 
 class UpstreamUnavailable(UpstreamError):
     """No connection could be made, so the upstream never saw the request."""
+
+
+class UpstreamBusy(UpstreamUnavailable):
+    """As many requests or sessions are under way as are allowed; nothing was sent."""
 
 
 class UpstreamDisconnected(UpstreamError):

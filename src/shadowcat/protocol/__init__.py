@@ -1,5 +1,14 @@
 """MCP as values: no trio, no clock, no logging, no I/O."""
 
+from .correlation import Call as Call
+from .correlation import Correlation as Correlation
+from .correlation import cancellation_of as cancellation_of
+from .correlation import split_batch as split_batch
+from .correlation import wants_logs as wants_logs
+from .discovery import discover_request as discover_request
+from .discovery import era_of_answer as era_of_answer
+from .discovery import http_status_of as http_status_of
+from .discovery import legacy_only_body as legacy_only_body
 from .headers import LAST_EVENT_ID as LAST_EVENT_ID
 from .headers import PROTOCOL_VERSION as PROTOCOL_VERSION
 from .headers import SESSION_ID as SESSION_ID
@@ -43,9 +52,11 @@ from .jsonrpc import replace_id as replace_id
 from .media import ResponseMode as ResponseMode
 from .media import media_type as media_type
 from .methods import CANCELLED as CANCELLED
+from .methods import DISCOVER as DISCOVER
 from .methods import INITIALIZE as INITIALIZE
 from .methods import INITIALIZED as INITIALIZED
 from .methods import LOG_MESSAGE as LOG_MESSAGE
+from .methods import PROGRESS as PROGRESS
 from .methods import RESOURCES_SUBSCRIBE as RESOURCES_SUBSCRIBE
 from .methods import RESOURCES_UNSUBSCRIBE as RESOURCES_UNSUBSCRIBE
 from .methods import SET_LEVEL as SET_LEVEL

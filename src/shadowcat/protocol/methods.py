@@ -23,6 +23,12 @@ LOG_MESSAGE: Final = "notifications/message"
 CANCELLED: Final = "notifications/cancelled"
 """Names a request by its id, in the legacy era."""
 
+PROGRESS: Final = "notifications/progress"
+"""Names a request by its progress token, in both eras."""
+
+DISCOVER: Final = "server/discover"
+"""Answered by modern servers only, which tells the eras apart where there are no headers."""
+
 SUBSCRIPTIONS_LISTEN: Final = "subscriptions/listen"
 """Opens a modern notification stream: its answer may stay open for ever."""
 

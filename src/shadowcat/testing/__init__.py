@@ -3,6 +3,8 @@
 from ..protocol import SSEEvent as SSEEvent
 from .client import ClientResponse as ClientResponse
 from .client import ProxyClient as ProxyClient
+from .connector import ScriptedConnector as ScriptedConnector
+from .connector import ScriptedStream as ScriptedStream
 from .kit import ProxyKit as ProxyKit
 from .kit import open_proxy_kit as open_proxy_kit
 from .messages import error as error
