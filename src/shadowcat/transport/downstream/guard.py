@@ -13,8 +13,9 @@ Taken as it comes, one client can end or block a server on hypercorn's trio work
 
 So `Connection` stands in for hypercorn's ``TCPServer``, and the classes below it
 override the parts of ``H11Protocol``, ``HTTPStream`` and ``TaskGroup`` concerned.
-They rely on internals, hence ``hypercorn==0.18.0`` exactly.  HTTP/2, ``h2c`` and
-WebSocket are never reached: a preface gets a 505, an ``Upgrade`` is ignored.
+They rely on internals, hence ``hypercorn==0.18.0`` exactly.  HTTP/2 and ``h2c``
+are never reached: a preface gets a 505, their ``Upgrade`` is ignored.  For a
+WebSocket handshake the socket is handed over to `serve_websocket`.
 
 Two tasks share a connection.  The *reader* feeds bytes to the protocol, starts
 the *app* task of each request, and must never wait for anything but the client
@@ -35,6 +36,7 @@ from typing import Any, cast
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Request
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, ConnectionState, Scope
@@ -43,6 +45,8 @@ from hypercorn.utils import parse_socket_addr
 from ..asgi import ASGIApp
 from .http1 import GuardedProtocol
 from .listener import ListenerConfig
+from .websocket import serve_websocket
+from .wire import Wire
 
 log = logging.getLogger(__name__)
 
@@ -135,11 +139,23 @@ class Connection:
                     await self._protocol.refuse(408)
                     with trio.move_on_after(LINGER_TIMEOUT):
                         await self._read()
-                await self._protocol.handle(Closed())
+                if self._protocol.upgrade is None:
+                    await self._protocol.handle(Closed())
+            if self._protocol.upgrade is not None:
+                await self._serve_websocket(self._protocol.upgrade)
         finally:
             self._context.idle.discard(self._reading)
             if self._protocol.ends_by_closing:
                 self._abort()
+
+    async def _serve_websocket(self, handshake: Request) -> None:
+        family, kind = self._stream.socket.family, self._stream.socket.type
+        with socket.socket(family, kind, fileno=self._stream.socket.detach()) as sock:
+            wire = Wire(sock, self._limits.write_timeout)
+            wire.buffer = bytes(self._protocol.connection.trailing_data[0])
+            await serve_websocket(self._app, wire, handshake, self._limits, self._config, self._context)
+            await wire.linger()
+            wire.close()
 
     async def send(self, event: Event) -> None:
         """Do what the protocol asks: write bytes, close, or wait for a request."""
@@ -169,6 +185,8 @@ class Connection:
                 return
             if not self._is_closing:
                 await self._protocol.feed(data)
+                if self._protocol.upgrade is not None:
+                    return
                 if self._is_idle and not self._is_in_header and self._protocol.is_in_header:
                     self._is_in_header = True
                     self._reading.deadline = trio.current_time() + self._limits.header_timeout

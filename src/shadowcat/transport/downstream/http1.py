@@ -3,8 +3,8 @@
 h11 parses; hypercorn's ``H11Protocol`` and ``HTTPStream`` keep the state of a
 connection and of one request on it.  Overridden here:
 
-* Only plain HTTP/1 requests are served.  An HTTP/2 preface gets a 505, and an
-  ``Upgrade`` to ``h2c`` or WebSocket is ignored, so that code is never reached.
+* An HTTP/2 preface gets a 505, and an ``Upgrade`` to ``h2c`` is ignored, so that
+  code is never reached.  A WebSocket handshake is left to `websocket`.
 * Too many or too large headers, or ambiguous framing, are refused.
 * What the client sends after it was refused cannot disturb an app at work.
 * While a pipelined request waits, reading goes on, to learn of a disconnect.
@@ -23,7 +23,7 @@ from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamCl
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
-from hypercorn.typing import ASGISendEvent
+from hypercorn.typing import ASGISendEvent, ConnectionState
 from hypercorn.utils import suppress_body
 
 MAX_HEADERS = 128
@@ -61,6 +61,8 @@ class GuardedProtocol(H11Protocol):
     stream: GuardedStream | None
     is_paused = False
     """Whether the next request is at hand but must wait for the one under way."""
+    upgrade: Request | None = None
+    """The WebSocket handshake that ended HTTP on this connection."""
     _held: h11.Response | None = None
 
     @property
@@ -105,6 +107,9 @@ class GuardedProtocol(H11Protocol):
                 if status := _reason_to_refuse(event, self.config.h11_max_incomplete_size):
                     await self.refuse(status)
                     return
+                if _is_websocket(event):
+                    self.upgrade = _as_hypercorn(event, self.connection_state)
+                    return
                 await self._create_stream(event)
                 if self.connection.they_are_waiting_for_100_continue:
                     await self._send_h11_events(h11.InformationalResponse(status_code=100, headers=[]))
@@ -132,16 +137,7 @@ class GuardedProtocol(H11Protocol):
             self.stream_send,
             STREAM_ID,
         )
-        await self.stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=list(request.headers),
-                http_version=request.http_version.decode("ascii"),
-                method=request.method.decode("ascii"),
-                raw_path=request.target,
-                state=self.connection_state,
-            )
-        )
+        await self.stream.handle(_as_hypercorn(request, self.connection_state))
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send one event of the response, the head of a short one together with its body."""
@@ -220,3 +216,26 @@ def _reason_to_refuse(request: h11.Request, max_header_bytes: int) -> int | None
         return 431
     # Both at once is how requests are smuggled past a proxy (RFC 9112, 6.3).
     return 400 if framings > 1 else None
+
+
+def _is_websocket(request: h11.Request) -> bool:
+    headers = dict(request.headers)
+    tokens = [token.strip() for token in headers.get(b"connection", b"").lower().split(b",")]
+    return (
+        request.method == b"GET"
+        and request.http_version == b"1.1"
+        and headers.get(b"upgrade", b"").lower() == b"websocket"
+        and b"upgrade" in tokens
+        and not {b"content-length", b"transfer-encoding"} & headers.keys()
+    )
+
+
+def _as_hypercorn(request: h11.Request, state: ConnectionState) -> Request:
+    return Request(
+        stream_id=STREAM_ID,
+        headers=list(request.headers),
+        http_version=request.http_version.decode("ascii"),
+        method=request.method.decode("ascii"),
+        raw_path=request.target,
+        state=state,
+    )
