@@ -6,6 +6,7 @@ import contextlib
 import select
 import socket
 import struct
+from collections.abc import Callable
 
 import trio
 
@@ -36,8 +37,8 @@ class Wire:
         """What was received and not used yet.  Those who receive add to it."""
         self.is_gone = False
         """Whether the client has left or was cut off, so that nothing can be sent any more."""
-        self.client = _address(sock.getpeername())
-        self.server = _address(sock.getsockname())
+        self.client = _address(sock.getpeername)
+        self.server = _address(sock.getsockname)
 
     async def receive(self) -> bytes:
         """Return the next bytes; none when the client has left.
@@ -169,5 +170,9 @@ class Wire:
             self._sock.close()
 
 
-def _address(address: object) -> tuple[str, int] | None:
+def _address(get: Callable[[], object]) -> tuple[str, int] | None:
+    try:
+        address = get()
+    except OSError:
+        return None  # the client has left before we looked
     return (address[0], address[1]) if isinstance(address, tuple) else None
