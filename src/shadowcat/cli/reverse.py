@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
@@ -19,9 +19,7 @@ from ..errors import ConfigError
 from ..proxy import EndpointConfig, RecoveryConfig, ReverseProxyConfig, serve_reverse_proxy
 from ..session import (
     LogLimits,
-    RedisConfig,
     SessionConfig,
-    SqliteConfig,
     StorageBackend,
     StorageConfig,
     StreamConfig,
@@ -29,6 +27,9 @@ from ..session import (
 from ..transport.downstream import ListenerConfig, is_loopback, parse_bind
 from ..transport.upstream import HttpUpstreamConfig
 from .workers import SupervisorConfig, check_workers, supervise
+
+if TYPE_CHECKING:
+    from ..session import RedisConfig, SqliteConfig
 
 log = logging.getLogger(__name__)
 
@@ -159,13 +160,25 @@ def build_storage(args: argparse.Namespace, environ: Mapping[str, str]) -> Stora
         url, prefix = url or environ.get("SHADOWCAT_REDIS_URL"), prefix or environ.get("SHADOWCAT_REDIS_PREFIX")
     if prefix and not url:
         raise ConfigError("--redis-prefix goes with --redis-url; give both or neither")
-    named = {"prefix": prefix} if prefix else {}
     return StorageConfig(
         backend=StorageBackend(store),
-        sqlite=SqliteConfig(path=path) if path else None,
-        redis=RedisConfig(url=url, **named) if url else None,
+        sqlite=_sqlite(path) if path else None,
+        redis=_redis(url, prefix) if url else None,
         has_fallback=fallback == "memory",
     )
+
+
+def _sqlite(path: str) -> SqliteConfig:
+    # To import a store takes a while; only those pay who use it.
+    from ..session import SqliteConfig
+
+    return SqliteConfig(path=path)
+
+
+def _redis(url: str, prefix: str | None) -> RedisConfig:
+    from ..session import RedisConfig
+
+    return RedisConfig(url=url, prefix=prefix) if prefix else RedisConfig(url=url)
 
 
 def _choice(environ: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
