@@ -12,6 +12,7 @@ from shadowcat.testing import ProxyClient, modern_headers, modern_request, reque
 
 EXPECTED = {
     errors.ConfigError: (500, -32603),
+    errors.WorkerFailed: (500, -32603),
     errors.ParseError: (400, -32700),
     errors.InvalidRequest: (400, -32600),
     errors.HeaderMismatch: (400, -32020),

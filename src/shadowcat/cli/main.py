@@ -8,7 +8,8 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from importlib.metadata import version
+from importlib import import_module
+from typing import Any
 
 import trio
 
@@ -26,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="A proxy for the Model Context Protocol.",
         epilog="shadowcat COMMAND --help tells more about a command.",
     )
-    parser.add_argument("--version", action="version", version=f"shadowcat {version('shadowcat')}")
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for added in (reverse.add_parser(commands), forward.add_parser(commands)):
         added.add_argument("--log-level", choices=LEVELS, default="info", help="default: info")
@@ -34,6 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
             "--log-format", choices=FORMATS, default="auto", help="default: auto (human on a terminal, else json)"
         )
     return parser
+
+
+class _PrintVersion(argparse.Action):
+    """Looks the version up when it is asked for; to do so at each start takes a tenth of it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(f"shadowcat {import_module('shadowcat').__version__}")
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from ..session import RedisConfig, SqliteConfig, StorageBackend, StorageConfig
+from ..session import StorageBackend, StorageConfig
+
+if TYPE_CHECKING:
+    from ..session import RedisConfig, SqliteConfig
 
 _STORES = tuple(backend.value for backend in StorageBackend)
 _FALLBACKS = ("none", "memory")
@@ -44,13 +48,25 @@ def build_storage(args: argparse.Namespace, environ: Mapping[str, str]) -> Stora
         url, prefix = url or environ.get("SHADOWCAT_REDIS_URL"), prefix or environ.get("SHADOWCAT_REDIS_PREFIX")
     if prefix and not url:
         raise ConfigError("--redis-prefix goes with --redis-url; give both or neither")
-    named = {"prefix": prefix} if prefix else {}
     return StorageConfig(
         backend=StorageBackend(store),
-        sqlite=SqliteConfig(path=path) if path else None,
-        redis=RedisConfig(url=url, **named) if url else None,
+        sqlite=_sqlite(path) if path else None,
+        redis=_redis(url, prefix) if url else None,
         has_fallback=fallback == "memory",
     )
+
+
+def _sqlite(path: str) -> SqliteConfig:
+    # To import a store takes a while; only those pay who use it.
+    from ..session import SqliteConfig
+
+    return SqliteConfig(path=path)
+
+
+def _redis(url: str, prefix: str | None) -> RedisConfig:
+    from ..session import RedisConfig
+
+    return RedisConfig(url=url, prefix=prefix) if prefix else RedisConfig(url=url)
 
 
 def _choice(environ: Mapping[str, str], name: str, choices: Sequence[str]) -> str:

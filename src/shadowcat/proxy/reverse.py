@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 from socket import socket
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -15,8 +16,6 @@ import trio
 from ..auth import OriginConfig, OriginPolicy
 from ..errors import ConfigError
 from ..session import (
-    FailoverStatistics,
-    FailoverStore,
     SessionConfig,
     SessionStore,
     StorageConfig,
@@ -39,6 +38,9 @@ from .recovery import RecoveryConfig, SessionUpstream
 from .routes import build_routes
 from .upstream import UpstreamConfig, check_upstream, open_upstream
 from .websocket import ServePipe, WebSocketEndpoint
+
+if TYPE_CHECKING:
+    from ..session import FailoverStatistics
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +150,9 @@ async def _open_store(config: StorageConfig, injected: SessionStore | None) -> A
 
 def _fallback(store: SessionStore) -> FailoverStatistics | None:
     """Return how the fallback of *store* is doing, if it is in use."""
+    # Imported here, because a proxy need not have it to start.
+    from ..session import FailoverStore
+
     return store.statistics() if isinstance(store, FailoverStore) and store.is_degraded else None
 
 
