@@ -473,7 +473,7 @@ async def test_client_over_http_and_sse_is_one(autojump_clock):
     """The whole way: a session, a call with progress, and the end."""
     async with open_proxy_kit() as kit:
         stream = await kit.client.send("GET", headers={"accept": "text/event-stream"}, path="/sse")
-        where = (await stream.next_event()).data.decode()
+        where = ((await stream.next_event()).data or b"").decode()
 
         async def post(message):
             answer = await kit.client.send("POST", json.dumps(message).encode(), path=where)

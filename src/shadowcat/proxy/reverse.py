@@ -123,7 +123,7 @@ async def open_reverse_proxy_app(
         endpoint = McpEndpoint(config.endpoint, upstream, legacy, drain)
         sessions.on_expired = legacy.end_upstream
         serve = serve_pipe or PipeEndpoint(config.pipes, config.endpoint, endpoint, drain).serve
-        http_sse = config.http_sse and HttpSseEndpoint(config.http_sse, config.endpoint, serve)
+        http_sse = None if config.http_sse is None else HttpSseEndpoint(config.http_sse, config.endpoint, serve)
         sockets = {config.ws_path: WebSocketEndpoint(config.endpoint, serve, drain)}
         routes = build_routes(config.path, endpoint, drain, partial(_fallback, store), http_sse, sockets)
         host, _ = parse_bind(config.listener.bind)

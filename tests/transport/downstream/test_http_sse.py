@@ -148,7 +148,7 @@ async def test_leaving_breaks_the_stream(nursery):
 
 async def test_leaving_wakes_whoever_waits(nursery):
     """... on either side of the stream.  What is sent at that very moment may have been taken still."""
-    woken = []
+    woken: list[type[Exception] | None] = []
 
     async def use(fn, *args):
         try:

@@ -39,7 +39,7 @@ _FLOOD_PAUSE = 0.01
 """Seconds between two reads when it says too much: the child waits, and no more is spent on it."""
 
 _MAX_LAST_LINE = 200
-"""Characters of the last line of standard error that an error quotes."""
+"""Characters of the last line of standard error that are logged again at its end."""
 
 
 class Child:
@@ -50,7 +50,7 @@ class Child:
 
     Args:
         stop_timeout: Seconds to end after its input was closed, and again after SIGTERM.
-        secrets: Texts that errors do not quote.
+        secrets: Texts that are left out of that.
     """
 
     def __init__(self, process: trio.Process, stop_timeout: float, secrets: Collection[str] = ()) -> None:
@@ -190,8 +190,9 @@ class Child:
             log.error("server process %d cannot be killed; it is left behind", self.pid)
         elif self._reason is None:
             how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-            log.warning("server process %d %s", self.pid, how)
-            self._reason = f"the server process {how}{self._last_words()}"
+            log.warning("server process %d %s%s", self.pid, how, self._last_words())
+            # Clients are not told what it wrote: nobody knows what is in it.
+            self._reason = f"the server process {how}"
         self.gone.set()
 
     def _last_words(self) -> str:
