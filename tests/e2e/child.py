@@ -41,6 +41,10 @@ class Child:
         self._listener.start()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def resident(self) -> int:
         """Bytes of memory the process holds now."""
         status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
