@@ -1,7 +1,8 @@
-// node sdk1.mjs URL SERVER: the first generation of the SDK, which knows the legacy era alone.
+// node sdk1.mjs URL-OR-COMMAND SERVER: the first generation of the SDK, which knows the legacy era alone.
 
 import assert from "node:assert/strict";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import {
   CreateMessageRequestSchema,
@@ -18,11 +19,13 @@ client.setRequestHandler(CreateMessageRequestSchema, answers["sampling/createMes
 client.setRequestHandler(ListRootsRequestSchema, answers["roots/list"]);
 const received = [];
 client.fallbackNotificationHandler = async (notification) => void received.push(notification);
-const transport = new StreamableHTTPClientTransport(new URL(url));
+const transport = url.startsWith("{")
+  ? new StdioClientTransport({ ...JSON.parse(url), stderr: "inherit" })
+  : new StreamableHTTPClientTransport(new URL(url));
 
 await check("connect", async () => {
   await client.connect(transport);
-  assert.equal(transport.protocolVersion, "2025-11-25");
+  if (transport.protocolVersion) assert.equal(transport.protocolVersion, "2025-11-25");
 });
 await run(server, {
   name: "sdk1",
@@ -32,7 +35,7 @@ await run(server, {
   call: (name, args, options) => client.callTool({ name, arguments: args }, undefined, options),
   listen: async () => ({ close: async () => {} }),
   end: async () => {
-    await transport.terminateSession();
+    await transport.terminateSession?.();
     await client.close();
   },
 });
