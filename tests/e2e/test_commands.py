@@ -16,8 +16,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings(r"ignore:Async generat
 FILESYSTEM = ("@modelcontextprotocol/server-filesystem", "mcp-server-filesystem")
 
 
+@pytest.mark.usefixtures("_npm")
 @pytest.mark.parametrize("is_stdio", [False, True], ids=["http", "stdio"])
-async def test_the_filesystem_server(_npm: None, start: Start, tmp_path: Path, is_stdio: bool) -> None:
+async def test_the_filesystem_server(start: Start, tmp_path: Path, is_stdio: bool) -> None:
     (tmp_path / "note.txt").write_text("grüße ☃", encoding="utf-8")
     served = ["--", *npm.script(*FILESYSTEM), str(tmp_path)]
     if is_stdio:
