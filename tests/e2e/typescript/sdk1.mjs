@@ -1,8 +1,9 @@
-// node sdk1.mjs URL SERVER [sse]: the first generation of the SDK, which knows the legacy era alone.
+// node sdk1.mjs URL-OR-COMMAND SERVER [sse]: the first generation of the SDK, which knows the legacy era alone.
 
 import assert from "node:assert/strict";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { SSEClientTransport } from "@modelcontextprotocol/sdk/client/sse.js";
+import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import {
   CreateMessageRequestSchema,
@@ -20,11 +21,13 @@ client.setRequestHandler(CreateMessageRequestSchema, answers["sampling/createMes
 client.setRequestHandler(ListRootsRequestSchema, answers["roots/list"]);
 const received = [];
 client.fallbackNotificationHandler = async (notification) => void received.push(notification);
-const transport = new (overSse ? SSEClientTransport : StreamableHTTPClientTransport)(new URL(url));
+const transport = url.startsWith("{")
+  ? new StdioClientTransport({ ...JSON.parse(url), stderr: "inherit" })
+  : new (overSse ? SSEClientTransport : StreamableHTTPClientTransport)(new URL(url));
 
 await check("connect", async () => {
   await client.connect(transport);
-  if (!overSse) assert.equal(transport.protocolVersion, "2025-11-25");
+  if (transport.protocolVersion) assert.equal(transport.protocolVersion, "2025-11-25");
 });
 await run(server, {
   name: overSse ? "sdk1-sse" : "sdk1",
@@ -34,7 +37,7 @@ await run(server, {
   call: (name, args, options) => client.callTool({ name, arguments: args }, undefined, options),
   listen: async () => ({ close: async () => {} }),
   end: async () => {
-    if (!overSse) await transport.terminateSession();
+    await transport.terminateSession?.();
     await client.close();
   },
 });
