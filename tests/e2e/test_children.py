@@ -103,6 +103,7 @@ class Session:
         return await self._http.post(self._url, json=message, headers=self._headers)
 
 
+@pytest.mark.parametrize("forward", [["--max-children", "200"]], indirect=True)
 async def test_200_sessions_at_once_that_all_use_one_id(forward):
     processes: list[str] = []
 
@@ -120,7 +121,7 @@ async def test_200_sessions_at_once_that_all_use_one_id(forward):
     assert len(set(processes)) == 200
 
 
-@pytest.mark.parametrize("forward", [["--session-idle-timeout", "1"]], indirect=True)
+@pytest.mark.parametrize("forward", [["--session-idle-timeout", "1", "--max-children", "1000"]], indirect=True)
 async def test_1000_sessions_that_are_opened_and_abandoned_leave_nothing(forward):
     await forward.settle(1)
     before = forward.child.open_files

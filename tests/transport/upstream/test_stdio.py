@@ -242,7 +242,7 @@ class TestReceive:
             assert ([], reason) == await receive_to_end(stream)
 
     async def test_a_crash_at_start_is_logged_with_the_last_line_of_standard_error(self, caplog):
-        """What could harm a terminal is escaped, and values of the environment are left out; clients are told nothing."""
+        """Clients are not told; what could harm a terminal is escaped, and values of the environment are left out."""
         async with connect("crash", env={"KEY": "sk-0123456789"}) as stream:
             messages, reason = await receive_to_end(stream)
         assert [] == messages
