@@ -270,3 +270,20 @@ async def test_bad_response_header_is_a_500(serve, header):
 
     async with serve(app) as server:
         assert (await server.exchange(get("ok"))).startswith(b"HTTP/1.1 500 ")
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"2")]], ids=["stream", "document"])
+async def test_an_answer_that_was_cancelled_before_its_head_can_be_another(serve, headers):
+    """Nothing was sent yet, so the application can still say what became of the request."""
+
+    async def app(scope, receive, send):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    async with serve(app) as server:
+        answer = await server.exchange(get("ok", CLOSE))
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert answer.endswith(b"\r\n\r\nno")

@@ -169,6 +169,8 @@ class HTTPExchange:
     async def _send_head(self, status: int, headers: Any) -> None:
         if self._response is not None:
             raise ValueError("the response has begun before")
+        # Here and nowhere below: who is cancelled before the head is out can still answer something else.
+        await trio.lowlevel.checkpoint_if_cancelled()
         response = Response(is_head=self._head.method == "HEAD", is_old=self._head.version == "1.0")
         # The client learns that it cannot send another request here: we shall
         # not wait for the rest of a body that the app does not want.
@@ -178,7 +180,6 @@ class HTTPExchange:
         self._keeps_alive = not (close or response.asks_to_close)
         if response.has_length:
             self._held = head
-            await trio.lowlevel.checkpoint_if_cancelled()
         else:
             self._is_head_sent = True
             await self._wire.send(head)
