@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import programs
-from messages import LEGACY_HEADERS, Call, initialize, legacy_call, modern_call
+from messages import Call, legacy_call, modern_call, open_session
 from programs import Count, python, read_line, running
 
 CONNECTIONS = (1, 16)
@@ -53,13 +52,6 @@ class Result(NamedTuple):
 
     cpu_us: float
     per_second: float
-
-
-def open_session(url: str) -> str:
-    """Return the id of a new session."""
-    request = urllib.request.Request(url, initialize().encode(), LEGACY_HEADERS)
-    with urllib.request.urlopen(request) as response:
-        return str(response.headers["mcp-session-id"])
 
 
 def start_items(stack: ExitStack) -> tuple[list[Item], list[Item], list[Item]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from typing import Any, NamedTuple
 
 ID_MARK = "@id@"
@@ -61,6 +62,13 @@ def initialize() -> str:
     info = {"name": "bench", "version": "1"}
     params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info}
     return json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
+
+
+def open_session(url: str) -> str:
+    """Return the id of a new session."""
+    request = urllib.request.Request(url, initialize().encode(), LEGACY_HEADERS)
+    with urllib.request.urlopen(request) as response:
+        return str(response.headers["mcp-session-id"])
 
 
 def _call(headers: dict[str, str], params: dict[str, Any]) -> Call:
