@@ -37,5 +37,9 @@ from .session import StreamStatistics as StreamStatistics
 from .transport.downstream import ListenerConfig as ListenerConfig
 from .transport.upstream import HttpUpstream as HttpUpstream
 from .transport.upstream import HttpUpstreamConfig as HttpUpstreamConfig
+from .transport.upstream import PipeConfig as PipeConfig
+from .transport.upstream import PipeStatistics as PipeStatistics
+from .transport.upstream import PipeUpstream as PipeUpstream
+from .transport.upstream import open_pipe_upstream as open_pipe_upstream
 
 __version__ = _version("shadowcat")

@@ -31,7 +31,7 @@ class Answer:
     async def next_message(self):
         while not self._messages:
             chunk = await anext(self.response.body)
-            self._messages += [json.loads(event.data) for event in self._decoder.feed(chunk)]
+            self._messages += [json.loads(event.data or b"") for event in self._decoder.feed(chunk)]
         return self._messages.pop(0)
 
     async def rest(self):
