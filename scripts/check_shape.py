@@ -14,10 +14,11 @@ MAX_FILE, MAX_FUNCTION, MAX_FUNCTION_P90, MAX_README, MAX_SCRIPT = 400, 60, 30, 
 BANNED_SUFFIXES = ("Manager", "Service", "Helper", "Util", "Utils", "Processor", "Handler")
 ALLOWED_NAMES = {"SessionManager"}  # it does own the sessions' lifetimes
 BLIND_EXCEPTS = {
-    "src/shadowcat/proxy/app.py": 1,  # the ASGI call: one fails, the others go on
+    "src/shadowcat/proxy/boundary.py": 1,  # one request: it fails, the others go on
     "src/shadowcat/session/manager.py": 2,  # housekeeping: a user's store fails; work for one session, beside others
     "src/shadowcat/transport/upstream/pipe.py": 1,  # one stream, perhaps of a user's connector, beside others
-    "src/shadowcat/transport/downstream/guard.py": 2,  # a connection, and an app other than ours on it
+    "src/shadowcat/transport/downstream/call.py": 1,  # an app other than ours
+    "src/shadowcat/transport/downstream/connection.py": 1,  # one client's failure is no other's
 }
 
 

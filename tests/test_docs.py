@@ -22,8 +22,8 @@ import pytest
 import trio
 
 from shadowcat import run_reverse_proxy
+from shadowcat.cli import forward, reverse
 from shadowcat.cli.main import build_parser
-from shadowcat.cli.reverse import build_config
 from shadowcat.errors import ConfigError
 from shadowcat.protocol import headers
 from shadowcat.proxy.answers import ANSWERS
@@ -225,10 +225,38 @@ def commands():
 def test_command_line_is_accepted(arguments, monkeypatch):
     monkeypatch.setenv("UPSTREAM_TOKEN", "Bearer t")
     args = build_parser().parse_args(shlex.split(arguments, comments=True))
-    assert build_config(args).upstream.url == args.upstream
+    build = reverse.build_config if args.name == "reverse" else forward.build_config
+    upstream = build(args).upstream
+    assert args.upstream in (None, getattr(upstream, "url", ""))
+    assert tuple(args.command) == getattr(upstream, "command", ())
 
 
-@pytest.mark.parametrize(("number", "arguments"), [(0, ["--help"]), (1, ["reverse", "--help"])])
+CLIENT_CONFIGS = [
+    pytest.param(server, id=f"{number}.{name}")
+    for number, text in enumerate(fences(DOCS / "how-to" / "connect-a-stdio-client.md", "json"))
+    for name, server in json.loads(text)["mcpServers"].items()
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CLIENT_CONFIGS)
+def test_server_in_a_clients_config_answers_when_it_is_started(config, server):
+    arguments = [text.replace("http://127.0.0.1:9000/mcp", server.url) for text in config["args"]]
+    process = subprocess.run(
+        [sys.executable, "-m", config["command"], *arguments],
+        input=json.dumps(INITIALIZE).encode() + b"\n",
+        env={**os.environ, **config.get("env", {})},
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
+    assert json.loads(process.stdout)["result"]["protocolVersion"] == "2025-11-25"
+    assert server.seen[0][0]["authorization"] == config.get("env", {}).get("UPSTREAM_TOKEN")
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments"), [(0, ["--help"]), (1, ["reverse", "--help"]), (2, ["forward", "--help"])]
+)
 def test_command_reference_is_the_help(number, arguments, monkeypatch, capsys):
     # Without line breaks, which differ between versions of Python.
     monkeypatch.setenv("COLUMNS", "100")

@@ -25,7 +25,9 @@ def public_names(module):
     if hasattr(imported, "__all__"):
         return sorted(imported.__all__)
     names = []
-    for node in ast.parse(inspect.getsource(imported)).body:
+    body = ast.parse(inspect.getsource(imported)).body
+    on_demand = [part for node in body if isinstance(node, ast.If) for part in node.body]
+    for node in [*body, *on_demand]:
         match node:
             case ast.ImportFrom():
                 names += [alias.name for alias in node.names if alias.asname == alias.name]

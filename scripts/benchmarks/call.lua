@@ -16,8 +16,10 @@ function request()
   return wrk.format(nil, nil, nil, head .. count .. tail)
 end
 
-function done(summary)
+function done(summary, latency)
   local e = summary.errors
   local failed = e.status + e.connect + e.read + e.write + e.timeout
-  io.write(('{"calls": %d, "seconds": %f, "failed": %d}\n'):format(summary.requests, summary.duration / 1e6, failed))
+  local p50 = latency:percentile(50) / 1e6
+  local text = '{"calls": %d, "seconds": %f, "failed": %d, "p50": %f}\n'
+  io.write(text:format(summary.requests, summary.duration / 1e6, failed, p50))
 end

@@ -1,13 +1,15 @@
 """Call a server over some connections; used where wrk is not installed.
 
 Standard input holds ``{"url", "connections", "seconds", "headers", "head", "tail"}``;
-the counts are printed in the end.
+the counts are printed in the end, and the median of the times that calls took.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
+import time
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +45,7 @@ class Load:
         self._body = order["head"], order["tail"]
         self._ids = count(1)
         self.answers: list[Answers] = []
+        self.times: list[float] = []
 
     def request(self) -> bytes:
         """Return the call with another id."""
@@ -60,12 +63,14 @@ class Load:
     async def _converse(self, stream: trio.SocketStream, answers: Answers) -> None:
         while answers.is_open:
             sent = answers.complete
+            start = time.perf_counter()
             await stream.send_all(self.request())
             while answers.complete == sent:
                 data = await stream.receive_some(65536)
                 if not data:
                     return
                 answers.parser.feed_data(data)
+            self.times.append(time.perf_counter() - start)
 
 
 async def main() -> None:
@@ -79,7 +84,8 @@ async def main() -> None:
                 nursery.start_soon(load.connect)
     calls = sum(answers.complete for answers in load.answers)
     failed = sum(answers.failed for answers in load.answers)
-    print(json.dumps({"calls": calls, "seconds": trio.current_time() - start, "failed": failed}))
+    seconds, p50 = trio.current_time() - start, statistics.median(load.times or [0.0])
+    print(json.dumps({"calls": calls, "seconds": seconds, "failed": failed, "p50": p50}))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ class Count(NamedTuple):
     seconds: float
     cpu: float
     """Seconds of processor time of the process under test and its children."""
+    p50: float = 0.0
+    """The median of the seconds that a call took, if it is known."""
 
 
 def cpu_seconds(pid: int) -> float:
@@ -135,7 +137,7 @@ def call(pid: int, url: str, message: Call, connections: int, seconds: float) ->
     cpu = cpu_seconds(pid) - before
     if found["failed"] or not found["calls"]:
         raise Failed(f"{found['failed']} calls of {found['calls']} failed")
-    return Count(found["calls"], found["seconds"], cpu)
+    return Count(found["calls"], found["seconds"], cpu, found["p50"])
 
 
 def _call_with_wrk(url: str, message: Call, connections: int, seconds: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 * ShadowcatError
   + ConfigError               a setting is wrong; nothing was started
+  + WorkerFailed              a process that serves beside others does not
   + ProtocolError             the bytes break JSON-RPC, SSE, HTTP or MCP
     - ParseError              ... the body is not JSON
     - InvalidRequest          ... it is JSON, but no message we may accept
@@ -10,12 +11,13 @@
       * MessageTooLong        ... or more at once than is allowed
   + StreamBroken              a pipe that carries messages has ended
   + RequestError              an HTTP request we refuse before reading a message
-    - PathNotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType
+    - PathNotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType, UpgradeRequired
     - ForbiddenOrigin, MisdirectedHost
-    - PayloadTooLarge, HeadersTooLarge, RequestTimeout, ClientDisconnected
+    - PayloadTooLarge, HeadersTooLarge, RequestTimeout, ClientDisconnected, TooManyRequests
   + SessionError
     - SessionRequired, SessionNotFound, SessionExists, SessionLimitReached
     - SessionConflict         somebody else updated the session first
+    - SessionBusy             its messages are taken more slowly than they come
     - EventsLost              a stream cannot be resumed without a gap
     - StreamTaken             another connection has taken a stream over
   + StoreError
@@ -29,6 +31,7 @@
     - UpstreamTimeout         it did not answer in time: it may still act on it
     - UpstreamAbandoned       the proxy stopped waiting: it may still act on it
     - UpstreamRedirected      it answered with a redirect, which is not followed
+    - MessageRefused          it refused one message of a stream, which goes on
 
 The message of each is a sentence for the person who has to act on it.  It goes
 to the client as it stands, so it never holds a credential or the upstream's
@@ -42,6 +45,10 @@ class ShadowcatError(Exception):
 
 class ConfigError(ShadowcatError):
     """A setting is missing, malformed or contradicts another."""
+
+
+class WorkerFailed(ShadowcatError):
+    """A worker process could not serve, or did not end in order."""
 
 
 class ProtocolError(ShadowcatError):
@@ -101,6 +108,10 @@ class UnsupportedMediaType(RequestError):
     """The body is not declared as plain JSON."""
 
 
+class UpgradeRequired(RequestError):
+    """Only WebSockets are served at this path."""
+
+
 class ForbiddenOrigin(RequestError):
     """A web page from an origin that is not allowed made this request."""
 
@@ -125,6 +136,10 @@ class ClientDisconnected(RequestError):
     """The client left before its request was complete; nobody reads an answer."""
 
 
+class TooManyRequests(RequestError):
+    """One client has as many requests under way as it may have."""
+
+
 class SessionError(ShadowcatError):
     """The request cannot be placed in a session."""
 
@@ -147,6 +162,10 @@ class SessionLimitReached(SessionError):
 
 class SessionConflict(SessionError):
     """The session was updated by somebody else since it was read."""
+
+
+class SessionBusy(SessionError):
+    """A message of the session was not taken in time; it was dropped, and may be sent again."""
 
 
 class EventsLost(SessionError):
@@ -199,3 +218,7 @@ class UpstreamAbandoned(UpstreamError):
 
 class UpstreamRedirected(UpstreamError):
     """The upstream redirected; redirects are not followed."""
+
+
+class MessageRefused(UpstreamError):
+    """The upstream refused one message of a stream; the stream goes on."""

@@ -71,7 +71,7 @@ def test_help_goes_to_standard_output(argv, text, capsys):
 
 @pytest.mark.parametrize(
     "argv",
-    [[], ["nonsense"], ["reverse"], [*COMMAND, "--nonsense"], [*COMMAND, "--log-level", "loud"], [*COMMAND, "extra"]]
+    [[], ["nonsense"], ["forward", "-x"], [*COMMAND, "--nonsense"], [*COMMAND, "--log-level", "loud"]]
     + [[*COMMAND, "--max-sessions", "many"], [*COMMAND, "--log-format", "xml"], ["--log-level", "info"]],
 )
 def test_wrong_usage_is_2_and_says_what_is_wrong(argv, capsys):

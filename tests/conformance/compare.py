@@ -1,5 +1,7 @@
 """Run the official MCP conformance suite direct and through a proxy, and compare check by check.
 
+Through the proxy twice: before a server that speaks HTTP, and before a command.
+
 Run it with ``python tests/conformance/compare.py``; it needs npm.  A check that succeeds
 direct and does not through the proxy, or is not made there at all, is a loss;
 any loss makes the exit status 1.  The suite's own exit status is no measure:
@@ -15,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,7 +27,7 @@ import attrs
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for those who run this file by its path
 
 from tests.e2e import npm
-from tests.e2e.child import module, proxy_command, running
+from tests.e2e.child import ROOT, module, proxy_command, running
 
 VERSIONS = ("2025-06-18", "2025-11-25", "2026-07-28")
 SUITE = ("@modelcontextprotocol/conformance", "conformance")
@@ -100,17 +102,22 @@ def run_suite(url: str, version: str) -> Leg:
     return Leg(checks, time.monotonic() - start)
 
 
-def report(version: str, direct: Leg, proxied: Leg, lost: list[tuple[str, str]]) -> None:
+def report(version: str, direct: Leg, proxied: Mapping[str, Leg]) -> bool:
+    """Print what was found; return whether nothing was lost."""
     print(f"{version:12}{'scenarios':>11}{'passed':>9}{'failed':>9}{'warnings':>11}{'seconds':>10}")
-    for name, leg in (("direct", direct), ("proxied", proxied)):
+    for name, leg in {"direct": direct, **proxied}.items():
         passed, failed, warned = (leg.only(status).total() for status in ("SUCCESS", "FAILURE", "WARNING"))
-        print(f"  {name:10}{leg.passing_scenarios:>11}{passed:>9}{failed:>9}{warned:>11}{leg.seconds:>10.1f}")
+        print(f"  {name:11}{leg.passing_scenarios:>10}{passed:>9}{failed:>9}{warned:>11}{leg.seconds:>10.1f}")
     for check in sorted(direct.only("FAILURE", "WARNING")):
         print(f"  the fixture itself: {check.scenario} / {check.id}: {check.status}")
-    for scenario, id in lost:
-        fared = f"{direct.statuses(scenario, id)} direct, {proxied.statuses(scenario, id)} proxied"
-        print(f"  lost: {scenario} / {id}: {fared}")
+    is_whole = True
+    for name, leg in proxied.items():
+        for scenario, id in losses(direct, leg):
+            is_whole = False
+            fared = f"{direct.statuses(scenario, id)} direct, {leg.statuses(scenario, id)} {name}"
+            print(f"  lost: {scenario} / {id}: {fared}")
     print(flush=True)
+    return is_whole
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -127,17 +134,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left running
     with ExitStack() as stack, ThreadPoolExecutor(max_workers=2) as pool:
         # Each leg has a fixture of its own, so that neither sees what the other does to it.
-        urls = [stack.enter_context(running(module("tests.conformance.fixture_server"))).wait_for_url() for _ in "ab"]
+        fixture = module("tests.conformance.fixture_server")
+        urls = [stack.enter_context(running(fixture)).wait_for_url() for _ in "ab"]
         command = proxy_command(urls[1])
         if arguments.proxy is not None:
             command = [part.replace("{upstream}", urls[1]) for part in shlex.split(arguments.proxy)]
-        urls[1] = stack.enter_context(running(command)).wait_for_url()
+        commands = {"proxied": command}
+        if arguments.proxy is None:
+            serve = module("shadowcat", "reverse", "--bind", "127.0.0.1:0", "--cwd", str(ROOT))
+            commands["over stdio"] = [*serve, "--", *fixture, "--stdio"]
+        urls[1:] = [stack.enter_context(running(command)).wait_for_url() for command in commands.values()]
         for version in arguments.spec_version or VERSIONS:
-            direct, proxied = pool.map(lambda url, version=version: run_suite(url, version), urls)
-            lost = losses(direct, proxied)
-            report(version, direct, proxied, lost)
+            direct, *legs = pool.map(lambda url, version=version: run_suite(url, version), urls)
+            is_whole = report(version, direct, dict(zip(commands, legs, strict=True)))
             # A check the fixture itself does not pass says nothing about the proxy.
-            complete = complete and not lost and not direct.only("FAILURE", "WARNING")
+            complete = complete and is_whole and not direct.only("FAILURE", "WARNING")
     print("nothing lost" if complete else "checks were lost")
     return 0 if complete else 1
 

@@ -2,19 +2,23 @@
 
 The suite calls tools, prompts and resources by fixed names; this server has them
 all, for the revisions 2025-06-18, 2025-11-25 and 2026-07-28.  Run it with
-``python -m tests.conformance.fixture_server``; it prints its URL.
+``python -m tests.conformance.fixture_server``; it prints its URL, or speaks over
+its standard streams if it is given ``--stdio``.
 """
 
 import json
 import re
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, get_args
 
+import anyio
 import mcp_types as types
 from mcp import MCPError
 from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import ListenHandler
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
@@ -163,7 +167,17 @@ def build_server() -> Server[Any]:
     return server
 
 
+async def serve_stdio() -> None:
+    server = build_server()
+    async with stdio_server() as (read_stream, write_stream):
+        await server.run(read_stream, write_stream, server.create_initialization_options())
+
+
 def main() -> None:
+    if sys.argv[1:] == ["--stdio"]:
+        quiet_deprecations()
+        anyio.run(serve_stdio, backend="trio")
+        return
     port = parse_port(__doc__ or "")
     quiet_deprecations()
     # A retry interval is what makes a client come back to a stream the server closed.

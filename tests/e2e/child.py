@@ -41,6 +41,10 @@ class Child:
         self._listener.start()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def resident(self) -> int:
         """Bytes of memory the process holds now."""
         status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
@@ -54,15 +58,15 @@ class Child:
     def output(self) -> str:
         return "\n".join(self.lines)
 
-    def wait_for(self, pattern: str) -> re.Match[str]:
+    def wait_for(self, pattern: str, since: int = 0) -> re.Match[str]:
         """Return the first match in any line printed so far or to come.
 
         Raises:
             AssertionError: The child ended, or `PATIENCE` did, without a match.
         """
         with self._said:
-            self._said.wait_for(lambda: self._silent or self._find(pattern) is not None, PATIENCE)
-            found = self._find(pattern)
+            self._said.wait_for(lambda: self._silent or self._find(pattern, since) is not None, PATIENCE)
+            found = self._find(pattern, since)
             assert found is not None, f"{shlex.join(self.command)} never printed {pattern!r} but:\n{self.output}"
             return found
 
@@ -87,8 +91,8 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
-    def _find(self, pattern: str) -> re.Match[str] | None:
-        return next((match for line in self.lines if (match := re.search(pattern, line))), None)
+    def _find(self, pattern: str, since: int) -> re.Match[str] | None:
+        return next((match for line in self.lines[since:] if (match := re.search(pattern, line))), None)
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

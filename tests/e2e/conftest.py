@@ -1,16 +1,21 @@
 """Real servers, and the real proxy in front of them, as child processes."""
 
+import json
 import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from tests.e2e import npm
 from tests.e2e.child import Child, module, proxy_command, running
 
+SCRIPTS = Path(__file__).parent / "typescript"
+
+Run = Callable[..., list[str]]
 Start = Callable[..., Child]
 
 
@@ -66,3 +71,21 @@ def everything_url(_npm: None, start: Start, proxied: Callable[[str], str]) -> s
     command = npm.script("@modelcontextprotocol/server-everything", "mcp-server-everything")
     start([*command, "streamableHttp"], {"PORT": str(port)}).wait_for("listening on port")
     return proxied(f"http://127.0.0.1:{port}/mcp")
+
+
+@pytest.fixture
+def run(_npm: None, tmp_path: Path) -> Run:
+    """Run a script beside the package it imports; return the names of the checks it made, none of which failed."""
+
+    def run(script: str, package: str, *arguments: str) -> list[str]:
+        for path in SCRIPTS.glob("*.mjs"):
+            shutil.copy(path, tmp_path)
+        (tmp_path / "node_modules").symlink_to(npm.install(package))
+        with running([npm.node(), str(tmp_path / script), *arguments]) as node:
+            status = node.wait(timeout=60)
+        checks = [json.loads(line) for line in node.lines if line.startswith("{")]
+        failed = [f"{check['check']}: {check['error']}" for check in checks if "error" in check]
+        assert (failed, status) == ([], 0), node.output
+        return [check["check"] for check in checks]
+
+    return run

@@ -162,13 +162,17 @@ async def set_level(ctx: Any, params: SetLevelRequestParams) -> dict[str, Any]:
     return {}
 
 
-def main() -> None:
-    port = parse_port(__doc__ or "")
-    quiet_deprecations()
-    # `MCPServer` has no way of its own to answer these two, which only the legacy era knows.
+def answer_legacy_requests() -> None:
+    """Answer the two that only the legacy era knows; `MCPServer` has no way of its own to do so."""
     lowlevel = server._lowlevel_server
     lowlevel.add_request_handler("resources/subscribe", SubscribeRequestParams, subscribe)
     lowlevel.add_request_handler("logging/setLevel", SetLevelRequestParams, set_level)
+
+
+def main() -> None:
+    port = parse_port(__doc__ or "")
+    quiet_deprecations()
+    answer_legacy_requests()
     serve(server.streamable_http_app(), port)
 
 

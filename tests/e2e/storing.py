@@ -22,7 +22,7 @@ from shadowcat.session import (
 )
 from tests.e2e.child import PATIENCE, Child, proxy_command
 from tests.e2e.rawhttp import RawConnection, RawMessage, open_raw
-from tests.session.stores.redis_server import RedisServer
+from tests.session.stores.redis_server import Cluster, RedisServer
 
 INITIALIZE = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}}
 
@@ -59,7 +59,7 @@ def sqlite_place(path: Path) -> Place:
     )
 
 
-def redis_place(server: RedisServer) -> Place:
+def redis_place(server: RedisServer | Cluster) -> Place:
     return Place(
         ["--store", "redis", "--redis-url", server.url, "--redis-prefix", "e2e"],
         {"SHADOWCAT_STORE": "redis", "SHADOWCAT_REDIS_URL": server.url, "SHADOWCAT_REDIS_PREFIX": "e2e"},

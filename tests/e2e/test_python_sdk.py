@@ -1,4 +1,4 @@
-"""The official Python SDK's client, in both eras, through the proxy."""
+"""The official Python SDK's client, in both eras, through the proxy: by HTTP, and on its standard streams."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -8,10 +8,10 @@ from typing import Any
 import mcp_types as types
 import pytest
 import trio
-from mcp import Client, MCPError
+from mcp import Client, MCPError, StdioServerParameters
 from mcp.shared.subscriptions import ResourceUpdated, ToolsListChanged
 
-from tests.e2e.child import Child
+from tests.e2e.child import Child, module
 
 pytestmark = [
     pytest.mark.e2e,
@@ -40,12 +40,21 @@ def key(era: str) -> str:
     return f"{era}-{next(keys)}"
 
 
+@pytest.fixture(params=["http", "stdio"])
+def place(request: pytest.FixtureRequest, upstream: Child, url: str) -> str | StdioServerParameters:
+    """The proxy, as a client names it."""
+    if request.param == "http":
+        return url
+    command, *arguments = module("shadowcat", "forward", "--upstream", upstream.wait_for_url())
+    return StdioServerParameters(command=command, args=arguments)
+
+
 @pytest.fixture
-def connect(url: str, era: str) -> Connect:
+def connect(place: str | StdioServerParameters, era: str) -> Connect:
     @asynccontextmanager
     async def connect(**options: Any) -> AsyncIterator[Client]:
         with trio.fail_after(20):
-            async with Client(url, mode=MODES[era], **options) as client:
+            async with Client(place, mode=MODES[era], **options) as client:
                 yield client
 
     return connect
@@ -202,20 +211,22 @@ async def test_the_server_can_ask_for_roots(connect: Connect) -> None:
         assert text_of(await client.call_tool("look", {})) == "file:///home/ada"
 
 
-async def test_a_question_can_be_answered_later_with_the_state_that_came_with_it(url: str) -> None:
+async def test_a_question_can_be_answered_later_with_the_state_that_came_with_it(
+    place: str | StdioServerParameters,
+) -> None:
     """2026-07-28 basic/patterns/mrtr: the answer may come from another connection altogether."""
     with trio.fail_after(20):
 
         async def answer(context: object, params: types.ElicitRequestParams) -> types.ElicitResult:
             raise AssertionError("the test answers by itself")
 
-        async with Client(url, mode="2026-07-28", elicitation_callback=answer) as client:
+        async with Client(place, mode="2026-07-28", elicitation_callback=answer) as client:
             asked = await client.session.call_tool("greet", {}, allow_input_required=True)
         assert isinstance(asked, types.InputRequiredResult)
         assert asked.input_requests is not None
         (name,) = asked.input_requests
         answers: Any = {name: types.ElicitResult(action="accept", content={"name": "Grace"})}
-        async with Client(url, mode="2026-07-28", elicitation_callback=answer) as client:
+        async with Client(place, mode="2026-07-28", elicitation_callback=answer) as client:
             state = asked.request_state
             result = await client.call_tool("greet", {}, input_responses=answers, request_state=state)
         assert text_of(result) == "Hello, Grace!"
@@ -241,18 +252,20 @@ async def test_a_call_can_outlast_others_of_the_same_client(connect: Connect, up
         await client.call_tool("release", {"key": key})
 
 
-async def test_a_legacy_client_hears_that_the_tools_have_changed(url: str) -> None:
+async def test_a_legacy_client_hears_that_the_tools_have_changed(place: str | StdioServerParameters) -> None:
     inbox = Inbox()
     with trio.fail_after(20):
-        async with Client(url, mode="legacy", message_handler=inbox) as client:
+        async with Client(place, mode="legacy", message_handler=inbox) as client:
             await inbox.provoke(types.ToolListChangedNotification, lambda: client.call_tool("grow", {"name": "twig"}))
             assert "twig" in {tool.name for tool in (await client.list_tools()).tools}
 
 
-async def test_a_legacy_client_hears_of_the_resource_it_subscribed_to(url: str, upstream: Child) -> None:
+async def test_a_legacy_client_hears_of_the_resource_it_subscribed_to(
+    place: str | StdioServerParameters, upstream: Child
+) -> None:
     inbox, uri = Inbox(), "memo://today"
     with trio.fail_after(20):
-        async with Client(url, mode="legacy", message_handler=inbox) as client:
+        async with Client(place, mode="legacy", message_handler=inbox) as client:
             await client.subscribe_resource(uri)
             upstream.wait_for(f"subscribed {uri}$")
             kind = types.ResourceUpdatedNotification
@@ -260,11 +273,11 @@ async def test_a_legacy_client_hears_of_the_resource_it_subscribed_to(url: str, 
             assert str(updated.params.uri) == uri
 
 
-async def test_a_modern_client_listens_for_just_what_it_asks_for(url: str) -> None:
+async def test_a_modern_client_listens_for_just_what_it_asks_for(place: str | StdioServerParameters) -> None:
     uri = "memo://today"
     with trio.fail_after(20):
         async with (
-            Client(url, mode="auto") as client,
+            Client(place, mode="auto") as client,
             client.listen(tools_list_changed=True, resource_subscriptions=[uri]) as listening,
         ):
             await client.call_tool("touch", {"uri": "memo://somewhere-else"})

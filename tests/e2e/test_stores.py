@@ -28,7 +28,7 @@ from tests.e2e.storing import (
     until,
     url_of,
 )
-from tests.session.stores.redis_server import RedisServer, running_redis
+from tests.session.stores.redis_server import RedisServer, running_cluster, running_redis
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
@@ -128,21 +128,16 @@ async def test_killed_proxy_serves_every_session_again(place: Place, nursery):
 # ---------------------------------------------------------------- two proxies on one store
 
 
-async def test_two_proxies_tell_the_same_of_every_session(place: Place, nursery):
-    """What one of them has answered the other knows: a thousand times, ten at once."""
-    server = RecordingServer()
-    upstream = await serve_raw(nursery, server.serve)
-    rounds = 0
+async def agree_on(place: Place, upstream: str, rounds: int) -> None:
+    """Open at one proxy, call and end at the other, ask the first, ten at once."""
 
     async def lane(first: str, second: str) -> None:
-        nonlocal rounds
         async with client_of(first) as a, client_of(second) as b:
-            for _ in range(100):
+            for _ in range(rounds // 10):
                 session = await a.open()
                 assert is_served(await b.call(session.id), session)
                 assert status(await b.delete(session.id)) == 200
                 assert status(await a.call(session.id)) == 404
-                rounds += 1
 
     with running_proxy(upstream, place.options) as one, running_proxy(upstream, env=place.env) as other:
         with trio.fail_after(90):
@@ -151,9 +146,49 @@ async def test_two_proxies_tell_the_same_of_every_session(place: Place, nursery)
                 for number in range(10):
                     lanes.start_soon(lane, urls[number % 2], urls[1 - number % 2])
         assert "Traceback" not in one.output + other.output
-    assert rounds == 1000
-    assert server.strangers == []
     assert await place.upstream_ids() == {}
+
+
+async def test_two_proxies_tell_the_same_of_every_session(place: Place, nursery):
+    """What one of them has answered the other knows: a thousand times, ten at once."""
+    server = RecordingServer()
+    await agree_on(place, await serve_raw(nursery, server.serve), 1000)
+    assert len(server.ended) == 1000
+    assert server.strangers == []
+    nursery.cancel_scope.cancel()
+
+
+async def test_two_proxies_agree_on_a_redis_cluster(nursery):
+    """The sessions are spread over three nodes; the index is on one of them."""
+    server = RecordingServer()
+    upstream = await serve_raw(nursery, server.serve)
+    with running_cluster() as cluster:
+        await agree_on(redis_place(cluster), upstream, 400)
+    assert len(server.ended) == 400
+    assert server.strangers == []
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_lost_node_of_a_cluster_refuses_its_own_sessions_only(nursery):
+    """503 for those that it has, 200 for those of the other nodes, until it is back."""
+    server = RecordingServer()
+    upstream = await serve_raw(nursery, server.serve)
+    with running_cluster() as cluster:
+        lost = next(n for n in range(3) if n != cluster.number_of("e2e:index"))
+        with running_proxy(upstream, redis_place(cluster).options) as proxy, trio.fail_after(60):
+            async with client_of(await url_of(proxy)) as client:
+                sessions = [await client.open() for _ in range(40)]
+                home = {s.id: cluster.number_of(f"e2e:{{s:{s.id}}}:session") for s in sessions}
+                assert set(home.values()) == {0, 1, 2}
+                cluster.primaries[lost].kill()
+                for session in sessions * 2:
+                    with trio.fail_after(LIMIT):
+                        answer = await client.call(session.id)
+                    if home[session.id] == lost:
+                        assert is_refusal(answer, 1), answer
+                    else:
+                        assert is_served(answer, session), answer
+            assert "Traceback" not in proxy.output
     nursery.cancel_scope.cancel()
 
 

@@ -1,37 +1,20 @@
 """Both generations of the official TypeScript SDK's client, in each era they know, through the proxy."""
 
 import json
-import shutil
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
 from tests.e2e import npm
-from tests.e2e.child import Child, running
+from tests.e2e.child import Child, module
+from tests.e2e.conftest import Run, Start
 
 pytestmark = pytest.mark.e2e
 
-SCRIPTS = Path(__file__).parent / "typescript"
-Run = Callable[..., list[str]]
 
-
-@pytest.fixture
-def run(_npm: None, tmp_path: Path) -> Run:
-    """Run a script beside the package it imports; return the names of the checks it made, none of which failed."""
-
-    def run(script: str, package: str, *arguments: str) -> list[str]:
-        for path in SCRIPTS.glob("*.mjs"):
-            shutil.copy(path, tmp_path)
-        (tmp_path / "node_modules").symlink_to(npm.install(package))
-        with running([npm.node(), str(tmp_path / script), *arguments]) as node:
-            status = node.wait(timeout=60)
-        checks = [json.loads(line) for line in node.lines if line.startswith("{")]
-        failed = [f"{check['check']}: {check['error']}" for check in checks if "error" in check]
-        assert (failed, status) == ([], 0), node.output
-        return [check["check"] for check in checks]
-
-    return run
+def as_command(command: Sequence[str]) -> str:
+    """Return what our scripts are given in place of a URL."""
+    return json.dumps({"command": command[0], "args": command[1:]})
 
 
 MODES = [
@@ -41,20 +24,34 @@ MODES = [
 ]
 
 
+@pytest.mark.parametrize("is_stdio", [False, True], ids=["http", "stdio"])
 @pytest.mark.parametrize(("script", "mode"), MODES)
 def test_the_typescript_client_does_all_it_can_with_a_python_server(
-    run: Run, url: str, upstream: Child, script: tuple[str, str], mode: str
+    run: Run, url: str, upstream: Child, script: tuple[str, str], mode: str, is_stdio: bool
 ) -> None:
-    checks = run(*script, url, "ours", mode)
+    place = as_command(module("shadowcat", "forward", "--upstream", upstream.wait_for_url())) if is_stdio else url
+    seen = len(upstream.lines)
+    checks = run(*script, place, "ours", mode)
     assert {"connect", "the server asks the user", "list_changed is heard", "end"} <= set(checks)
     name = "sdk1" if script[0] == "sdk1.mjs" else f"sdk2-{mode}"
-    upstream.wait_for(f"^cancelled typescript-{name}$")
+    upstream.wait_for(f"^cancelled typescript-{name}$", since=seen)
 
 
+EVERYTHING = ("@modelcontextprotocol/server-everything", "mcp-server-everything")
+
+
+@pytest.mark.parametrize("way", ["http-http", "http-command", "stdio-command"])
 @pytest.mark.parametrize(("script", "mode"), MODES)
 def test_the_typescript_client_does_all_it_can_with_a_typescript_server(
-    run: Run, everything_url: str, script: tuple[str, str], mode: str
+    run: Run, start: Start, request: pytest.FixtureRequest, way: str, script: tuple[str, str], mode: str
 ) -> None:
     """This server is of the legacy era, so ``auto`` has to find that out and fall back."""
-    checks = run(*script, everything_url, "everything", mode)
+    command = ["--", *npm.script(*EVERYTHING), "stdio"]
+    if way == "stdio-command":
+        place = as_command(module("shadowcat", "forward", *command))
+    elif way == "http-command":
+        place = start(module("shadowcat", "reverse", "--bind", "127.0.0.1:0", *command)).wait_for_url()
+    else:
+        place = request.getfixturevalue("everything_url")
+    checks = run(*script, place, "everything", mode)
     assert {"connect", "the era is legacy", "the server asks for roots, on the listening stream"} <= set(checks)

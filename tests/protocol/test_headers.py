@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 
 from shadowcat.errors import HeaderMismatch, InvalidRequest
 from shadowcat.protocol import (
+    Notification,
     Request,
     client_headers,
     collect_headers,
+    encode_value,
+    mirror_headers,
     upstream_headers,
 )
 from shadowcat.protocol.headers import check_mirrored, declared_version, decode_value
@@ -252,3 +255,39 @@ class TestMirrored:
     def test_malformed_param_header_that_nobody_knows_passes(self):
         """Server Behavior for Custom Headers: what is not recognized MUST be forwarded and otherwise ignored."""
         check_mirrored({b"mcp-method": b"ping", b"mcp-param-x": b"\xff"}, call("ping", {}), None)
+
+
+class TestMirrorHeaders:
+    @given(st.text())
+    def test_value_is_read_back_as_it_was(self, value):
+        """Value Encoding: whatever characters it has, in visible ASCII."""
+        encoded = encode_value(value)
+        assert decode_value(encoded) == value
+        assert encoded == encoded.strip()
+
+    @pytest.mark.parametrize(
+        ("method", "params", "name"),
+        [
+            ("tools/call", {"name": "t"}, b"t"),
+            ("prompts/get", {"name": "p q"}, b"p q"),
+            ("resources/read", {"uri": "file:///ä"}, b"=?base64?ZmlsZTovLy/DpA==?="),
+            ("tools/call", {}, None),
+            ("tools/call", {"name": 7}, None),
+            ("tools/list", {"name": "t"}, None),
+        ],
+    )
+    def test_request_passes_the_check_with_them(self, method, params, name):
+        """Standard Request Headers."""
+        headers = mirror_headers(call(method, params), VERSION)
+        named = {} if name is None else {b"mcp-name": name}
+        assert headers == {b"mcp-protocol-version": VERSION.encode(), b"mcp-method": method.encode(), **named}
+        check_mirrored(headers, call(method, params), VERSION)
+
+    @pytest.mark.parametrize("text", ["", " a", "a ", "a\r\nb: c", "a\0", "ä", "a\x7f"])
+    def test_what_no_header_carries_is_refused(self, text):
+        """Neither method nor version can be encoded."""
+        with pytest.raises(InvalidRequest) as excinfo:
+            mirror_headers(call(text, {}), VERSION)
+        assert excinfo.value.request_id == b"7"
+        with pytest.raises(InvalidRequest):
+            mirror_headers(Notification("m", b""), text)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shadowcat.errors import HeaderMismatch
-from shadowcat.protocol import Request, check_mirrored_params, mirrored_params
+from shadowcat.protocol import Request, check_mirrored_params, mirror_params, mirrored_params
 
 
 def call(method, params, id=b"7"):
@@ -161,3 +161,32 @@ class TestCheckMirroredParams:
     def test_only_tool_calls_are_checked(self):
         """Custom headers come from tool parameters."""
         check_param({"a": "x"}, b"y", method="prompts/get")
+
+
+class TestMirrorParams:
+    @pytest.mark.parametrize(
+        ("value", "header"),
+        [
+            ("x", b"x"),
+            ("", b""),
+            (" x", b"=?base64?IHg=?="),
+            ("ü", b"=?base64?w7w=?="),
+            ("a\r\nb", b"=?base64?YQ0KYg==?="),
+            ("=?base64?eA==?=", b"=?base64?PT9iYXNlNjQ/ZUE9PT89?="),
+            (7, b"7"),
+            (-1, b"-1"),
+            (True, b"true"),
+            (False, b"false"),
+            (None, None),
+            ([], None),
+            ({}, None),
+        ],
+    )
+    def test_value_is_encoded_as_the_check_wants_it(self, value, header):
+        """Value Encoding; and one half of this proxy accepts what the other writes."""
+        mirrored = {b"mcp-param-a": ("a", "b")}
+        request = call("tools/call", {"arguments": {"a": {"b": value}}})
+        headers = mirror_params(request, mirrored)
+
+        assert headers == ({} if header is None else {b"mcp-param-a": header})
+        check_mirrored_params(headers, request, mirrored)

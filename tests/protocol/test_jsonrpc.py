@@ -18,6 +18,7 @@ from shadowcat.protocol import (
     error_body,
     mint_id,
     peek,
+    peek_response,
     read_value,
     replace_cancelled_id,
     replace_id,
@@ -321,3 +322,24 @@ class TestErrorBody:
         assert {"jsonrpc": "2.0", "id": None, "error": {"code": 1, "message": "é", "data": {"a": [1]}}} == json.loads(
             error_body(None, 1, "é", {"a": [1]})
         )
+
+
+any_message = st.fixed_dictionaries(
+    {"jsonrpc": st.just("2.0"), "id": st.integers() | st.text()},
+    optional={"method": st.text(max_size=8), "result": json_values, "error": json_values, "params": json_values},
+)
+
+
+@given(any_message, st.booleans())
+@example({"jsonrpc": "2.0", "id": 1, "result": {}}, True)
+def test_a_response_is_recognized_however_its_names_are_spelled(message, is_escaped):
+    text = json.dumps(message)
+    if is_escaped:
+        text = text.replace('"result"', '"re\\u0073ult"').replace('"error"', '"err\\u006fr"')
+    found = peek(text.encode())
+    assert peek_response(text.encode()) == (found if isinstance(found, Response) else None)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b'{"result"', b'\xff"error"', b'"result"'])
+def test_what_is_no_message_is_no_response(text):
+    assert peek_response(text) is None

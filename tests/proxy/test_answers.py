@@ -12,6 +12,7 @@ from shadowcat.testing import ProxyClient, modern_headers, modern_request, reque
 
 EXPECTED = {
     errors.ConfigError: (500, -32603),
+    errors.WorkerFailed: (500, -32603),
     errors.ParseError: (400, -32700),
     errors.InvalidRequest: (400, -32600),
     errors.HeaderMismatch: (400, -32020),
@@ -23,9 +24,11 @@ EXPECTED = {
     errors.UnsupportedMediaType: (415, -32600),
     errors.ForbiddenOrigin: (403, -32600),
     errors.MisdirectedHost: (421, -32600),
+    errors.UpgradeRequired: (426, -32600),
     errors.PayloadTooLarge: (413, -32600),
     errors.HeadersTooLarge: (431, -32600),
     errors.RequestTimeout: (408, -32600),
+    errors.TooManyRequests: (429, -32603),
     errors.ClientDisconnected: (400, -32600),
     errors.SessionRequired: (400, -32600),
     errors.SessionNotFound: (404, -32600),
@@ -34,6 +37,7 @@ EXPECTED = {
     errors.SessionExists: (400, -32600),
     errors.SessionLimitReached: (503, -32603),
     errors.SessionConflict: (503, -32603),
+    errors.SessionBusy: (503, -32603),
     errors.StoreUnavailable: (503, -32603),
     errors.StoreCorrupt: (503, -32603),
     errors.Draining: (503, -32603),
@@ -42,6 +46,7 @@ EXPECTED = {
     errors.UpstreamTimeout: (504, -32603),
     errors.UpstreamAbandoned: (504, -32603),
     errors.UpstreamRedirected: (502, -32603),
+    errors.MessageRefused: (502, -32603),
 }
 
 

@@ -265,8 +265,8 @@ class TestPages:
 
 
 class TestOtherScopes:
-    async def test_websocket_is_closed(self, autojump_clock, app):
-        """None is served here; ASGI: close before accept refuses the handshake."""
+    async def test_websocket_is_refused_where_there_is_none(self, autojump_clock, app):
+        """ASGI: close before accept refuses the handshake; the app at the path is not asked."""
         sent = []
 
         async def send(event):
@@ -275,6 +275,7 @@ class TestOtherScopes:
 
         await app.app(scope_of("GET", "websocket"), trio.sleep_forever, send)
         assert [("websocket.close", 1008)] == [(event["type"], event["code"]) for event in sent]
+        assert app.served == []
 
     async def test_lifespan_is_agreed_to(self, autojump_clock, app):
         """ASGI: a server waits for both before it begins and before it ends."""

@@ -119,3 +119,12 @@ def test_longest_known_are_forgotten_first(monkeypatch):
     tools.learn({}, listed(tool("a"), tool("d"), tool("e")))
 
     assert [name for name in "abcde" if is_refused(tools, WRONG, call(name))] == ["a", "d", "e"]
+
+
+def test_call_without_headers_is_given_those_that_it_must_have(tools):
+    """A client on a pipe has no headers: they are made from what its tool declares."""
+    assert RIGHT == tools.headers_for({}, call())
+    assert {} == tools.headers_for({}, call("other"))
+    assert {} == tools.headers_for({}, call(where=None))
+    assert {} == tools.headers_for({}, Request(b"2", "prompts/get", call().params))
+    assert {} == MirroredTools().headers_for({}, call())

@@ -1,19 +1,24 @@
 """Path and method to handler."""
 
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from shadowcat import FailoverConfig, FailoverStore, HttpUpstreamConfig, InMemoryStore, ReverseProxyConfig
-from shadowcat.errors import MethodNotAllowed, PathNotFound, StoreUnavailable
-from shadowcat.proxy.routes import Route, Routes
+from shadowcat.errors import ConfigError, MethodNotAllowed, PathNotFound, StoreUnavailable
+from shadowcat.proxy.config import EndpointConfig
+from shadowcat.proxy.drain import Drain
+from shadowcat.proxy.http_sse import HttpSseConfig, HttpSseEndpoint
+from shadowcat.proxy.routes import Route, Routes, build_routes
 from shadowcat.testing import notification, open_proxy_kit
 
 from .conversation import open_session
 
 
-async def nothing(exchange):
+async def nothing(*_):
     raise AssertionError("nobody calls it")
 
 
@@ -51,6 +56,34 @@ class TestTable:
     def test_routes_are_guarded_unless_they_say_otherwise(self):
         """Origin and Host are checked at every path that reaches the upstream."""
         assert Route({}).is_guarded
+
+
+class TestOlderTransport:
+    MCP: Any = SimpleNamespace(post=nothing, get=nothing, delete=nothing)
+
+    def build(self, mcp_path, **paths):
+        endpoint = HttpSseEndpoint(HttpSseConfig(**paths), EndpointConfig(), nothing)
+        return build_routes(mcp_path, self.MCP, Drain(), http_sse=endpoint)
+
+    def test_is_served_beside_the_mcp_endpoint(self):
+        """Its two paths have a method each."""
+        routes = self.build("/mcp", messages_path="/m")
+        assert {path: routes.find(path).allow for path in ("/mcp", "/sse", "/m")} == {
+            "/mcp": "POST, GET, DELETE",
+            "/sse": "GET",
+            "/m": "POST",
+        }
+
+    @pytest.mark.parametrize("mcp_path", ["/sse", "/messages"])
+    def test_two_endpoints_cannot_have_one_path(self, mcp_path):
+        """Before anything is served."""
+        with pytest.raises(ConfigError, match=f"{mcp_path} is served already; choose another"):
+            self.build(mcp_path)
+
+    def test_is_not_served_unless_asked_for(self):
+        """It cannot resume anything."""
+        with pytest.raises(PathNotFound):
+            build_routes("/mcp", self.MCP, Drain()).find("/sse")
 
 
 class TestPaths:

@@ -101,3 +101,13 @@ def test_standard_error_is_the_default(capsys):
 def test_text_that_is_not_unicode_is_written_nevertheless():
     """A lone surrogate, as in a file name or an escaped string, loses no record."""
     assert "caf" in json.loads(written("json", "caf%s", "\udce9"))["message"]
+
+
+@pytest.mark.parametrize(("form", "said"), [("json", '"worker":2'), ("human", "WARNING [2] shadowcat.test: hello")])
+def test_line_of_one_of_several_processes_says_which(form, said):
+    """All write to the same place."""
+    stream = io.StringIO()
+    configure_logging("info", form, stream, worker=2)
+    logging.getLogger("shadowcat.test").warning("hello")
+
+    assert said in stream.getvalue()

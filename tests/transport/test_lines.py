@@ -1,3 +1,4 @@
+import math
 import os
 
 import pytest
@@ -13,11 +14,11 @@ from shadowcat.transport import LineStream
 class _Pipe:
     """A real pipe: what is sent into it can be read back."""
 
-    def __init__(self, max_size: int = 1000) -> None:
+    def __init__(self, max_size: int = 1000, write_timeout: float = math.inf) -> None:
         read_end, write_end = os.pipe()
         self.source = trio.lowlevel.FdStream(read_end)
         self.sink = trio.lowlevel.FdStream(write_end)
-        self.lines = LineStream(self.source, self.sink, max_size)
+        self.lines = LineStream(self.source, self.sink, max_size, write_timeout)
 
     async def __aenter__(self) -> "_Pipe":
         return self
@@ -139,3 +140,33 @@ class TestSend:
             nursery.start_soon(send)
             await wait_all_tasks_blocked()
             await pipe.sink.aclose()
+
+
+class TestWriteTimeout:
+    async def test_the_other_end_reads_nothing(self, autojump_clock):
+        """A sender waits so long, and the next ones not at all."""
+        async with _Pipe(write_timeout=30) as pipe:
+            with pytest.raises(StreamBroken, match="nothing was read at the other end for 30 s"):
+                await pipe.lines.send(b"x" * 500_000)
+            assert trio.current_time() == 30
+            with pytest.raises(StreamBroken):
+                await pipe.lines.send(b"y")
+            assert trio.current_time() == 30
+
+    async def test_senders_that_give_up_do_not_prolong_it(self, autojump_clock):
+        async with _Pipe(write_timeout=30) as pipe:
+            for _ in range(2):
+                with trio.move_on_after(20):
+                    with pytest.raises(StreamBroken):
+                        await pipe.lines.send(b"x" * 500_000)
+            assert trio.current_time() == 30
+
+    async def test_progress_begins_it_anew(self, autojump_clock):
+        """However slow it is."""
+        async with _Pipe(max_size=1_000_000, write_timeout=30) as pipe, trio.open_nursery() as nursery:
+            nursery.start_soon(pipe.lines.send, b"x" * 500_000)
+            while nursery.child_tasks:
+                await trio.sleep(29)
+                await pipe.source.receive_some(65536)
+                await wait_all_tasks_blocked()
+            assert trio.current_time() > 100

@@ -8,13 +8,14 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from importlib.metadata import version
+from importlib import import_module
+from typing import Any
 
 import trio
 
 from ..errors import ShadowcatError
 from ..telemetry import FORMATS, LEVELS, configure_logging
-from . import reverse
+from . import forward, reverse
 
 Command = Callable[[argparse.Namespace, trio.Event], Awaitable[None]]
 
@@ -26,14 +27,22 @@ def build_parser() -> argparse.ArgumentParser:
         description="A proxy for the Model Context Protocol.",
         epilog="shadowcat COMMAND --help tells more about a command.",
     )
-    parser.add_argument("--version", action="version", version=f"shadowcat {version('shadowcat')}")
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for added in (reverse.add_parser(commands),):
+    for added in (reverse.add_parser(commands), forward.add_parser(commands)):
         added.add_argument("--log-level", choices=LEVELS, default="info", help="default: info")
         added.add_argument(
             "--log-format", choices=FORMATS, default="auto", help="default: auto (human on a terminal, else json)"
         )
     return parser
+
+
+class _PrintVersion(argparse.Action):
+    """Looks the version up when it is asked for; to do so at each start takes a tenth of it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(f"shadowcat {import_module('shadowcat').__version__}")
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,23 +51,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     A `ShadowcatError` is something the user can act on and prints as one line;
     anything else is a bug and keeps its traceback.
     """
-    args = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = build_parser().parse_args(argv, argparse.Namespace(argv=tuple(argv)))
     configure_logging(args.log_level, args.log_format)
-    _raise_file_limit()
+    raise_file_limit()
+    status, errors = catch_errors(partial(trio.run, _run, args.run, args))
+    for error in errors:
+        print(f"shadowcat: {error}", file=sys.stderr)
+    return status
+
+
+def catch_errors(run: Callable[[], int]) -> tuple[int, Sequence[ShadowcatError]]:
+    """Return what *run* returns, or 1 and the errors of ours that it raises; a bug is raised."""
     try:
-        return trio.run(partial(_run, args.run, args))
+        return run(), []
     except ShadowcatError as error:
-        _print_error(error)
+        return 1, [error]
     except ExceptionGroup as group:
         ours, rest = group.split(ShadowcatError)
         if rest is not None or ours is None:
             raise
-        for leaf in _leaves(ours):
-            _print_error(leaf)
-    return 1
+        return 1, list(_leaves(ours))
 
 
-def _raise_file_limit() -> None:
+def raise_file_limit() -> None:
     """Allow as many connections as the system lets us: each stream takes two files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -98,7 +114,3 @@ def _leaves(group: ExceptionGroup[ShadowcatError]) -> Iterator[ShadowcatError]:
             yield from _leaves(error)
         else:
             yield error
-
-
-def _print_error(error: ShadowcatError) -> None:
-    print(f"shadowcat: {error}", file=sys.stderr)

@@ -18,6 +18,9 @@ from .headers import check_mirrored_params as check_mirrored_params
 from .headers import client_headers as client_headers
 from .headers import collect_headers as collect_headers
 from .headers import declared_version as declared_version
+from .headers import encode_value as encode_value
+from .headers import mirror_headers as mirror_headers
+from .headers import mirror_params as mirror_params
 from .headers import mirrored_params as mirrored_params
 from .headers import upstream_headers as upstream_headers
 from .inbound import Initialize as Initialize
@@ -42,6 +45,7 @@ from .jsonrpc import error_body as error_body
 from .jsonrpc import is_same_id as is_same_id
 from .jsonrpc import mint_id as mint_id
 from .jsonrpc import peek as peek
+from .jsonrpc import peek_response as peek_response
 from .jsonrpc import read_value as read_value
 from .jsonrpc import replace_cancelled_id as replace_cancelled_id
 from .jsonrpc import replace_id as replace_id

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import HeaderMismatch, InvalidRequest
-from .jsonrpc import Request, read_value
+from .jsonrpc import Notification, RawId, Request, read_value
 from .methods import NAME_PARAMS, TOOLS_CALL
 
 SESSION_ID: Final = b"mcp-session-id"
@@ -81,6 +81,7 @@ _TO_CLIENT = frozenset(
 )
 
 _SENTINEL = re.compile(rb"=\?base64\?(.*)\?=", re.DOTALL)
+_PLAIN_VALUE = re.compile(rb"(?:[!-~](?:[\t -~]*[!-~])?)?")
 _SAFE_VALUE = re.compile(rb"[\t\x20-\x7e]*")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _MIRRORED_TYPES = ("string", "integer", "boolean")
@@ -146,6 +147,14 @@ def decode_value(value: bytes) -> str | None:
     return value.decode("ascii") if _SAFE_VALUE.fullmatch(value) else None
 
 
+def encode_value(value: str) -> bytes:
+    """Return *value* as a mirrored header has it; the inverse of `decode_value`."""
+    raw = value.encode()
+    if _PLAIN_VALUE.fullmatch(raw) and not (raw.startswith(b"=?base64?") and raw.endswith(b"?=")):
+        return raw
+    return b"=?base64?" + base64.b64encode(raw) + b"?="
+
+
 class _RoutedParams(msgspec.Struct):
     name: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     uri: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -173,6 +182,32 @@ def declared_version(params: bytes) -> str | None:
     meta = _value_of(_routed_params(params).meta)
     version = meta.get(VERSION_META_KEY) if isinstance(meta, dict) else None
     return version if isinstance(version, str) else None
+
+
+def mirror_headers(message: Request | Notification, version: str) -> dict[bytes, bytes]:
+    """Return the headers that mirror a modern *message*, whose ``_meta`` declares *version*.
+
+    Raises:
+        InvalidRequest: Its method or version cannot stand in a header.
+    """
+    request_id = message.id if isinstance(message, Request) else None
+    headers = {
+        PROTOCOL_VERSION: _plain(version, "protocol version", request_id),
+        METHOD: _plain(message.method, "method", request_id),
+    }
+    if name_param := NAME_PARAMS.get(message.method):
+        params = _routed_params(message.params)
+        name = _value_of(params.name if name_param == "name" else params.uri)
+        if isinstance(name, str):
+            headers[NAME] = encode_value(name)
+    return headers
+
+
+def _plain(value: str, what: str, request_id: RawId | None) -> bytes:
+    raw = value.encode()
+    if not raw or not _PLAIN_VALUE.fullmatch(raw):
+        raise InvalidRequest(f"the {what} has characters that HTTP cannot carry; use ASCII letters", request_id)
+    return raw
 
 
 def check_mirrored(headers: Headers, request: Request, version: str | None) -> None:
@@ -252,9 +287,7 @@ def check_mirrored_params(headers: Headers, request: Request, mirrored: Mirrored
         return
     params = read_value(request.params)
     for field, path in mirrored.items():
-        value = params.get("arguments") if isinstance(params, dict) else None
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
+        value = _argument(params, path)
         said = decode_value(headers[field]) if field in headers else None
         is_malformed = field in headers and said is None
         if is_malformed or not _is_same(said, value):
@@ -262,6 +295,26 @@ def check_mirrored_params(headers: Headers, request: Request, mirrored: Mirrored
             raise HeaderMismatch(
                 f"the {name} header does not match the argument {'.'.join(path)!r}; call tools/list again", request.id
             )
+
+
+def mirror_params(request: Request, mirrored: MirroredParams) -> dict[bytes, bytes]:
+    """Return the ``Mcp-Param-*`` headers of a ``tools/call``, as `check_mirrored_params` wants them."""
+    params = read_value(request.params)
+    headers: dict[bytes, bytes] = {}
+    for field, path in mirrored.items():
+        value = _argument(params, path)
+        if isinstance(value, bool):
+            headers[field] = b"true" if value else b"false"
+        elif isinstance(value, int | float | str):
+            headers[field] = encode_value(str(value))
+    return headers
+
+
+def _argument(params: Any, path: tuple[str, ...]) -> Any:
+    value = params.get("arguments") if isinstance(params, dict) else None
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _is_same(said: str | None, value: Any) -> bool:

@@ -199,6 +199,17 @@ def peek(data: bytes) -> Message | None:
         return None
 
 
+def peek_response(data: bytes) -> Response | None:
+    """Read a message that an upstream sent, or return None if it is not a response.
+
+    Cheap for what is none, which most events of a stream are.
+    """
+    if b'"result"' not in data and b'"error"' not in data and b"\\u" not in data:
+        return None  # without escapes, a member's name stands there as it is
+    message = peek(data)
+    return message if isinstance(message, Response) else None
+
+
 def read_value(text: bytes) -> Any:
     """Return the Python value of JSON *text*, or None if it is empty or broken."""
     try:

@@ -22,6 +22,7 @@ class Answer:
 
 _RETRY_LATER = ((b"retry-after", b"5"),)
 _CLOSE = ((b"connection", b"close"),)
+_UPGRADE = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))
 
 ANSWERS: Mapping[type[Exception], Answer] = {
     Exception: Answer(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR),
@@ -35,17 +36,20 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     errors.MethodNotAllowed: Answer(HTTPStatus.METHOD_NOT_ALLOWED, INVALID_REQUEST),
     errors.NotAcceptable: Answer(HTTPStatus.NOT_ACCEPTABLE, INVALID_REQUEST),
     errors.UnsupportedMediaType: Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST),
+    errors.UpgradeRequired: Answer(HTTPStatus.UPGRADE_REQUIRED, INVALID_REQUEST, _UPGRADE),
     errors.ForbiddenOrigin: Answer(HTTPStatus.FORBIDDEN, INVALID_REQUEST),
     errors.MisdirectedHost: Answer(HTTPStatus.MISDIRECTED_REQUEST, INVALID_REQUEST),
     errors.PayloadTooLarge: Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID_REQUEST, _CLOSE),
     errors.HeadersTooLarge: Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID_REQUEST, _CLOSE),
     errors.RequestTimeout: Answer(HTTPStatus.REQUEST_TIMEOUT, INVALID_REQUEST, _CLOSE),
+    errors.TooManyRequests: Answer(HTTPStatus.TOO_MANY_REQUESTS, INTERNAL_ERROR, _RETRY_LATER),
     errors.SessionError: Answer(HTTPStatus.BAD_REQUEST, INVALID_REQUEST),
     errors.SessionNotFound: Answer(HTTPStatus.NOT_FOUND, INVALID_REQUEST),
     errors.EventsLost: Answer(HTTPStatus.GONE, INVALID_REQUEST),
     errors.StreamTaken: Answer(HTTPStatus.CONFLICT, INVALID_REQUEST),
     errors.SessionLimitReached: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
     errors.SessionConflict: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
+    errors.SessionBusy: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
     errors.StoreError: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
     errors.Draining: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, (*_RETRY_LATER, *_CLOSE)),
     errors.UpstreamError: Answer(HTTPStatus.BAD_GATEWAY, INTERNAL_ERROR),

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 
 import attrs
 
 from ..auth import OriginPolicy
-from ..errors import ClientDisconnected, HeadersTooLarge, InvalidRequest, ProtocolError, ShadowcatError, UpstreamError
-from ..protocol import collect_headers, error_body
+from ..errors import HeadersTooLarge, InvalidRequest, PathNotFound
+from ..protocol import collect_headers
 from ..session import PersistenceStatistics, StreamStatistics
-from ..transport import Exchange, Receive, Scope, Send
-from .answers import UNEXPECTED, answer_to
+from ..transport import Exchange, MessageStream, Receive, Scope, Send, Upgrade
+from .boundary import serve_safely
 from .drain import Drain, draining_error
 from .routes import Route, Routes
-
-log = logging.getLogger(__name__)
 
 _CORS_HEADERS = (
     (b"access-control-expose-headers", b"mcp-session-id, mcp-protocol-version, www-authenticate, retry-after"),
     (b"vary", b"origin"),
 )
+
+
+ServePipe = Callable[..., Awaitable[None]]
 
 
 @attrs.frozen(kw_only=True)
@@ -61,7 +62,9 @@ class ReverseProxyApp:
         origins: OriginPolicy,
         drain: Drain,
         statistics: Callable[[], ProxyStatistics],
+        serve_pipe: ServePipe | None = None,
     ) -> None:
+        self._serve_pipe = serve_pipe
         self.statistics = statistics
         """Returns a snapshot of what the proxy has done so far."""
         self._drain = drain
@@ -81,6 +84,24 @@ class ReverseProxyApp:
         """Tell the callers that still wait for an answer that there will be none."""
         self._drain.finish()
 
+    async def serve_pipe(
+        self, stream: MessageStream, headers: Mapping[bytes, bytes] = MappingProxyType({}), *, grace: float = 0.0
+    ) -> None:
+        """Serve one client on *stream* until either side ends it, or the proxy shuts down.
+
+        Whether the client may connect at all is for the caller to check, and the stream the caller's to close.
+
+        Args:
+            headers: Those of the HTTP request that opened the stream, if there was one.
+                Credentials among them go upstream if they may.
+            grace: Seconds that calls have to finish after the client has sent its last message,
+                on streams that still take answers then.
+
+        Cancel safe; its session is ended in any case, which takes a few seconds at most.
+        """
+        assert self._serve_pipe is not None, "this app was built without a way to serve pipes"
+        await self._serve_pipe(stream, headers, grace=grace)
+
     @property
     def under_way(self) -> int:
         """How many calls and listening streams there are now."""
@@ -90,22 +111,15 @@ class ReverseProxyApp:
         if scope["type"] == "lifespan":
             await _answer_lifespan(receive, send)
             return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008, "reason": "no WebSocket is served here"})
-            return
-        exchange = Exchange(scope, receive, send)
-        try:
-            await self._serve(exchange)
-            log.debug("%s %r answered %d", exchange.method, exchange.path, exchange.status)
-        except ClientDisconnected as error:
-            log.debug("%s", error)
-        except Exception as error:  # noqa: BLE001 - the boundary: nothing may reach the server
-            await _refuse(exchange, error)
+        exchange = (Upgrade if scope["type"] == "websocket" else Exchange)(scope, receive, send)
+        await serve_safely(exchange, lambda: self._serve(exchange))
 
     async def _serve(self, exchange: Exchange) -> None:
         self._check_size(exchange)
         exchange.headers = collect_headers(exchange.raw_headers)
         route = self._routes.find(exchange.path)
+        if isinstance(exchange, Upgrade) and not route.takes_upgrade:
+            raise PathNotFound("no WebSocket is served here; send plain HTTP requests")
         if route.is_guarded:
             self._origins.check_host(exchange.headers.get(b"host"))
             origin = exchange.headers.get(b"origin")
@@ -142,38 +156,6 @@ async def _answer_preflight(exchange: Exchange, route: Route) -> None:
         (b"access-control-max-age", b"7200"),
     ]
     await exchange.respond(204, headers)
-
-
-async def _refuse(exchange: Exchange, error: Exception) -> None:
-    """Turn *error* into the answer, if there is none yet; otherwise leave it cut."""
-    error = _worst(error)
-    if isinstance(error, ClientDisconnected):
-        return
-    answer = answer_to(error)
-    text = str(error) if isinstance(error, ShadowcatError) else UNEXPECTED
-    if not isinstance(error, ShadowcatError):
-        log.error("failed to handle a request", exc_info=error)
-    elif isinstance(error, UpstreamError):
-        log.warning("%s %r: %s", exchange.method, exchange.path, error)
-    else:
-        log.debug("%s %r answered %d: %s", exchange.method, exchange.path, answer.status, error)
-    if exchange.status:
-        return
-    request_id = exchange.request_id
-    if request_id is None and isinstance(error, ProtocolError):
-        request_id = error.request_id
-    headers = [(b"content-type", b"application/json"), *answer.headers]
-    if allow := getattr(error, "allow", None):
-        headers.append((b"allow", allow.encode()))
-    await exchange.respond(answer.status, headers, error_body(request_id, answer.code, text))
-
-
-def _worst(error: Exception) -> Exception:
-    """Return the one error of a group that is to be told: rather a bug than what a user caused."""
-    if not isinstance(error, ExceptionGroup):
-        return error
-    leaves = [_worst(inner) for inner in error.exceptions]
-    return next((leaf for leaf in leaves if not isinstance(leaf, ShadowcatError)), leaves[0])
 
 
 async def _answer_lifespan(receive: Receive, send: Send) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from types import TracebackType
 
 import trio
 
@@ -50,25 +49,33 @@ class Drain:
         """End the calls too."""
         _cancel_all(self._calls)
 
-    @contextmanager
-    def call(self) -> Generator[trio.CancelScope, None, None]:
-        """Yield the scope in which one call is to be answered."""
-        with trio.CancelScope() as scope:
-            self._calls.add(scope)
-            try:
-                yield scope
-            finally:
-                self._calls.discard(scope)
+    def call(self) -> Tracked:
+        """Return the scope in which one call is to be answered."""
+        return Tracked(self._calls)
 
-    @contextmanager
-    def listen(self) -> Generator[trio.CancelScope, None, None]:
-        """Yield the scope for a stream that may stay open for ever."""
-        with trio.CancelScope() as scope:
-            self._listeners.add(scope)
-            try:
-                yield scope
-            finally:
-                self._listeners.discard(scope)
+    def listen(self) -> Tracked:
+        """Return the scope for a stream that may stay open for ever."""
+        return Tracked(self._listeners)
+
+
+class Tracked:
+    """A cancel scope that is in a set for as long as it is entered."""
+
+    __slots__ = ("_scope", "_scopes")
+
+    def __init__(self, scopes: set[trio.CancelScope]) -> None:
+        self._scopes = scopes
+        self._scope = trio.CancelScope()
+
+    def __enter__(self) -> trio.CancelScope:
+        self._scopes.add(self._scope)
+        return self._scope.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._scopes.discard(self._scope)
+        return self._scope.__exit__(kind, error, trace)
 
 
 def _cancel_all(scopes: set[trio.CancelScope]) -> None:

@@ -16,6 +16,7 @@ from ..protocol import (
     SUBSCRIPTIONS_LISTEN,
     TOOLS_CALL,
     TOOLS_LIST,
+    Batch,
     Initialize,
     LegacyMessage,
     Message,
@@ -46,7 +47,7 @@ class McpEndpoint:
         self._upstream = upstream
         self._legacy = legacy
         self._drain = drain
-        self._mirrored = MirroredTools(config.forward_headers)
+        self.mirrored = MirroredTools(config.forward_headers)
 
     async def post(self, exchange: Exchange) -> None:
         """Relay one message (or, in 2025-03-26, a batch)."""
@@ -55,7 +56,10 @@ class McpEndpoint:
         if exchange.headers.get(b"content-encoding", b"identity") != b"identity":
             raise UnsupportedMediaType("send the message without Content-Encoding")
         body = await exchange.read_body(self._config.max_body_size, self._config.body_timeout)
-        message = decode(body, max_depth=self._config.max_json_depth)
+        await self.serve(exchange, body, decode(body, max_depth=self._config.max_json_depth))
+
+    async def serve(self, exchange: Exchange, body: bytes, message: Message | Batch) -> None:
+        """Relay *message*, whose text is *body*."""
         if isinstance(message, Request):
             exchange.request_id = message.id
         match classify(exchange.headers, message):
@@ -92,9 +96,9 @@ class McpEndpoint:
             else:
                 relay.request_id = message.id
             if message.method == TOOLS_LIST:
-                relay.on_response = partial(self._mirrored.learn, exchange.headers)
+                relay.on_response = partial(self.mirrored.learn, exchange.headers)
             elif message.method == TOOLS_CALL:
-                self._mirrored.check(exchange.headers, message)
+                self.mirrored.check(exchange.headers, message)
 
         async def serve() -> None:
             async with self._send(exchange, body) as answer:
@@ -112,7 +116,8 @@ class McpEndpoint:
     async def _send(self, exchange: Exchange, body: bytes) -> AsyncGenerator[UpstreamResponse, None]:
         """Send a client's request on, once, and give the answer up at the end of the block."""
         headers = upstream_headers(exchange.headers, self._config.forward_headers)
-        answer = await self._upstream.send(UpstreamRequest("POST", headers, body))
+        exchange.hand_over()
+        answer = await self._upstream.send(UpstreamRequest("POST", headers, body, exchange.on_sent))
         try:
             yield answer
         finally:

@@ -41,6 +41,7 @@ from ..session import (
 )
 from ..transport import Exchange, UpstreamRequest, UpstreamResponse
 from .config import EndpointConfig
+from .custody import Custody
 from .drain import Drain, abandoned_error
 from .opening import hold_opening, is_accepted, is_stream
 from .pump import PumpRoom, StreamPump
@@ -78,12 +79,10 @@ class LegacyEndpoint:
                 return
         held = self._sessions.hold(session, message.id) if isinstance(message, Request) else None
         with self._sessions.use(session):
-            async with AsyncExitStack() as stack:
-                if held is not None:
-                    stack.callback(held.release)
-                    if held.sent_id is not held.request_id:
-                        body = replace_id(body, held.sent_id)
-                await self._post(exchange, session, body, message, held, stack)
+            async with Custody(held) as custody:
+                if held is not None and held.sent_id is not held.request_id:
+                    body = replace_id(body, held.sent_id)
+                await self._post(exchange, session, body, message, custody)
 
     async def _post(
         self,
@@ -91,29 +90,30 @@ class LegacyEndpoint:
         session: Session,
         body: bytes,
         message: Message | Batch,
-        held: HeldId | None,
-        stack: AsyncExitStack,
+        custody: Custody,
     ) -> None:
+        held = custody.held
         relay = AnswerRelay(exchange, self._config.heartbeat_interval)
         events = StreamRelay(exchange, session, self._config.heartbeat_interval)
         headers = upstream_headers(exchange.headers, self._config.forward_headers)
         is_streaming = False
         with self._drain.call() as scope:
-            session, answer = await self._upstream.send(session, "POST", headers, body)
-            stack.push_async_callback(answer.aclose)
+            exchange.hand_over()
+            session, answer = await self._upstream.send(session, "POST", headers, body, exchange.on_sent)
+            custody.answer = answer
             if is_accepted(message, answer):
                 await exchange.respond(202, [])
             elif is_stream(answer):
                 is_streaming = True
-                # From here on the answer and the id belong to the pump.
-                stack.pop_all()
+                custody.hand_over()  # to the pump
                 stream = self._begin(session, StreamKind.ANSWER, held)
                 self._pump(session, stream, headers, answer, message, held)
                 await events.attend(lambda: events.begin(stream, client_headers(answer.headers)))
                 await self._sessions.record_mode(session, answer.mode)
             else:
                 granted: list[bool] = []
-                relay.on_response = lambda response: granted.append(not response.is_error)
+                if isinstance(message, Request) and is_standing(message):
+                    relay.on_response = lambda response: granted.append(not response.is_error)
                 if held is not None and held.sent_id is not held.request_id:
                     relay.restorer = IdRestorer(self._sessions.minted_ids(session))
                 await relay.relay(answer)

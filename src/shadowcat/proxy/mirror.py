@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ..protocol import Headers, MirroredParams, Request, Response, check_mirrored_params, mirrored_params, read_value
+from ..protocol import (
+    TOOLS_CALL,
+    Headers,
+    MirroredParams,
+    Request,
+    Response,
+    check_mirrored_params,
+    mirror_params,
+    mirrored_params,
+    read_value,
+)
 
 _MAX_TOOLS = 10_000
 
@@ -47,12 +57,20 @@ class MirroredTools:
         Raises:
             HeaderMismatch: A mirrored argument and its header differ.
         """
-        if not self._tools:
-            return
+        if mirrored := self._find(headers, request):
+            check_mirrored_params(headers, request, mirrored)
+
+    def headers_for(self, headers: Headers, request: Request) -> dict[bytes, bytes]:
+        """Return those that a ``tools/call`` must have beside *headers*, as far as its tool is known."""
+        mirrored = self._find(headers, request)
+        return mirror_params(request, mirrored) if mirrored else {}
+
+    def _find(self, headers: Headers, request: Request) -> MirroredParams | None:
+        if not self._tools or request.method != TOOLS_CALL:
+            return None
         params = read_value(request.params)
         name = params.get("name") if isinstance(params, dict) else None
-        if isinstance(name, str) and (mirrored := self._tools.get((self._caller(headers), name))):
-            check_mirrored_params(headers, request, mirrored)
+        return self._tools.get((self._caller(headers), name)) if isinstance(name, str) else None
 
     def _caller(self, headers: Headers) -> int:
         # A hash, so that no credential is kept.

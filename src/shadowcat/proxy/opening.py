@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import attrs
 
 from ..errors import RemoteProtocolError
-from ..protocol import Batch, Message, RawId, Request, Response, ResponseMode, SSEDecoder, is_same_id, peek
+from ..protocol import Batch, Message, RawId, Request, Response, ResponseMode, SSEDecoder, is_same_id, peek_response
 from ..transport import UpstreamResponse
 
 _MAX_HELD = 4 * 1024 * 1024
@@ -60,8 +60,8 @@ async def _read_response(
 
 
 def _response_in(data: bytes, request_id: RawId) -> Response | None:
-    message = peek(data)
-    if not isinstance(message, Response):
+    message = peek_response(data)
+    if message is None:
         return None
     return message if is_same_id(message.id, request_id) else None
 

@@ -39,14 +39,13 @@ from ..protocol import (
     LAST_EVENT_ID,
     LOG_MESSAGE,
     RawId,
-    Response,
     ResponseMode,
     SSEBlock,
     SSEEvent,
     SSEFramer,
     error_body,
     is_same_id,
-    peek,
+    peek_response,
     read_block,
     without_ids,
 )
@@ -256,8 +255,8 @@ class StreamPump:
         """Tell whether an event is the last that the client waits for."""
         if self._stream.kind is not StreamKind.ANSWER or self._stream.is_answered:
             return False
-        message = peek(event.data or b"")
-        if not isinstance(message, Response):
+        message = peek_response(event.data or b"")
+        if message is None:
             return False
         if self._waiting is not None:
             found = [request_id for request_id in self._waiting if is_same_id(message.id, request_id)]

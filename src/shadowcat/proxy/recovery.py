@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 
 import attrs
 import msgspec
@@ -97,7 +98,12 @@ class SessionUpstream:
         self._places = trio.CapacityLimiter(config.max_concurrent)
 
     async def send(
-        self, session: Session, method: str, headers: RawHeaders, body: bytes = b""
+        self,
+        session: Session,
+        method: str,
+        headers: RawHeaders,
+        body: bytes = b"",
+        on_sent: Callable[[], None] | None = None,
     ) -> tuple[Session, UpstreamResponse]:
         """Send a request in *session*; return its answer, and the session it was sent in.
 
@@ -106,7 +112,7 @@ class SessionUpstream:
         Raises:
             SessionNotFound: The session has ended, here or because it could not be recovered.
         """
-        session, answer = await self._send_patiently(session, method, headers, body)
+        session, answer = await self._send_patiently(session, method, headers, body, on_sent)
         # To a GET, 404 may as well mean that there is nothing to listen to.
         is_bound = session.upstream_session_id is not None and method == "POST"
         for _ in range(_MAX_RECOVERIES):
@@ -114,19 +120,24 @@ class SessionUpstream:
                 break
             await answer.aclose()
             session = await self.recover(session, headers)
-            session, answer = await self._send_patiently(session, method, headers, body)
+            session, answer = await self._send_patiently(session, method, headers, body, on_sent)
         if answer.status == 404 and is_bound:
             await self._sessions.end(session.id)
         return session, answer
 
     async def _send_patiently(
-        self, session: Session, method: str, headers: RawHeaders, body: bytes
+        self,
+        session: Session,
+        method: str,
+        headers: RawHeaders,
+        body: bytes,
+        on_sent: Callable[[], None] | None,
     ) -> tuple[Session, UpstreamResponse]:
         backoff: Backoff | None = None
         while True:
             try:
-                request = UpstreamRequest(method, [*headers, *session_headers(session.upstream_session_id)], body)
-                return session, await self._upstream.send(request)
+                fields = [*headers, *session_headers(session.upstream_session_id)]
+                return session, await self._upstream.send(UpstreamRequest(method, fields, body, on_sent))
             except UpstreamUnavailable:
                 backoff = backoff or Backoff(self._config.refused)
                 wait = backoff.next_wait()

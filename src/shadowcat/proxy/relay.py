@@ -26,7 +26,7 @@ from ..protocol import (
     encode_event,
     error_body,
     is_same_id,
-    peek,
+    peek_response,
 )
 from ..transport import BodyStream, Exchange, UpstreamResponse
 from .answers import answer_to
@@ -154,7 +154,7 @@ class AnswerRelay:
         await stream.end()
 
     async def _respond(self, answer: UpstreamResponse, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        if self.on_response is not None and isinstance(message := peek(body), Response):
+        if self.on_response is not None and (message := peek_response(body)):
             self.on_response(message)
         await self.exchange.respond(answer.status, headers, body)
 
@@ -189,8 +189,8 @@ class AnswerRelay:
             self._is_answered = True
         if not event.data or self._is_answered or self.request_id is None:
             return
-        message = peek(self._restored_whole(event.data))
-        if isinstance(message, Response) and is_same_id(message.id, self.request_id):
+        message = peek_response(self._restored_whole(event.data))
+        if message is not None and is_same_id(message.id, self.request_id):
             self._is_answered = True
             self._decoder = None
             if self.on_response is not None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 from socket import socket
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -15,8 +16,6 @@ import trio
 from ..auth import OriginConfig, OriginPolicy
 from ..errors import ConfigError
 from ..session import (
-    FailoverStatistics,
-    FailoverStore,
     SessionConfig,
     SessionStore,
     StorageConfig,
@@ -25,37 +24,52 @@ from ..session import (
 )
 from ..transport import Upstream
 from ..transport.downstream import ListenerConfig, bind_socket, parse_bind, serve_asgi, start_listening
-from ..transport.upstream import HttpUpstream, HttpUpstreamConfig
+from ..transport.upstream import HttpUpstreamConfig, PipeConfig
 from .app import AppConfig, ProxyStatistics, ReverseProxyApp
 from .config import EndpointConfig
 from .drain import Drain
 from .endpoint import McpEndpoint
+from .http_sse import HttpSseConfig, HttpSseEndpoint
 from .legacy import LegacyEndpoint
+from .pipe import PipeEndpoint
+from .pipe_call import PipeEndpointConfig
 from .pump import PumpConfig, PumpRoom
 from .recovery import RecoveryConfig, SessionUpstream
 from .routes import build_routes
+from .upstream import UpstreamConfig, check_upstream, open_upstream
+from .websocket import ServePipe, WebSocketEndpoint
+
+if TYPE_CHECKING:
+    from ..session import FailoverStatistics
 
 log = logging.getLogger(__name__)
 
 _PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
 
-_LAST_WORDS = 0.9
+LAST_WORDS = 0.9
 """The part of the shutdown timeout after which calls are told that they failed."""
 
 
-def _check_path(_instance: object, _attribute: object, value: str) -> None:
+def _check_path(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not _PATH.fullmatch(value) or value in {"/health", "/ready"}:
-        raise ConfigError(f"{value!r} cannot be the MCP path; choose one like /mcp")
+        kind = "MCP" if attribute.name == "path" else "WebSocket"
+        raise ConfigError(f"{value!r} cannot be the {kind} path; choose one like {attribute.default}")
 
 
 @attrs.frozen(kw_only=True)
 class ReverseProxyConfig:
     """A reverse proxy before one MCP server."""
 
-    upstream: HttpUpstreamConfig
+    upstream: UpstreamConfig
+    children: PipeConfig = attrs.field(factory=PipeConfig)
+    """How clients share a server that is not reached by streamable HTTP: a child process each, for example."""
+
     listener: ListenerConfig = attrs.field(factory=ListenerConfig)
     path: str = attrs.field(default="/mcp", validator=_check_path)
     """Where clients find the MCP endpoint."""
+
+    ws_path: str = attrs.field(default="/ws", validator=_check_path)
+    """Where clients open WebSockets."""
 
     endpoint: EndpointConfig = attrs.field(factory=EndpointConfig)
     sessions: SessionConfig = attrs.field(factory=SessionConfig)
@@ -63,9 +77,19 @@ class ReverseProxyConfig:
     recovery: RecoveryConfig = attrs.field(factory=RecoveryConfig)
     storage: StorageConfig = attrs.field(factory=StorageConfig)
     origin: OriginConfig = attrs.field(factory=OriginConfig)
+    http_sse: HttpSseConfig | None = attrs.field(factory=HttpSseConfig)
+    """Where clients of the older transport find theirs; None if it is not served."""
+
     app: AppConfig = attrs.field(factory=AppConfig)
+    pipes: PipeEndpointConfig = attrs.field(factory=PipeEndpointConfig)
     shutdown_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
     """Seconds that calls under way have to finish once shutdown begins."""
+
+    @http_sse.validator
+    def _check_paths(self, _: object, value: HttpSseConfig | None) -> None:
+        paths = [self.path, self.ws_path, *((value.sse_path, value.messages_path) if value else ())]
+        if twice := [path for path in paths if paths.count(path) > 1]:
+            raise ConfigError(f"{twice[0]!r} cannot be the path of two endpoints; choose another for one of them")
 
 
 @asynccontextmanager
@@ -74,6 +98,7 @@ async def open_reverse_proxy_app(
     *,
     store: SessionStore | None = None,
     upstream: Upstream | None = None,
+    serve_pipe: ServePipe | None = None,
 ) -> AsyncGenerator[ReverseProxyApp, None]:
     """Yield the proxy as a bare ASGI app, to be served or mounted by the caller.
 
@@ -82,10 +107,11 @@ async def open_reverse_proxy_app(
     Args:
         store: Where sessions are kept instead of ``config.storage``.  Never closed here.
         upstream: Used instead of ``config.upstream``.  Never closed here.
+        serve_pipe: Serves clients on WebSockets and over HTTP+SSE, instead of the proxy.
     """
     drain = Drain()
     async with (
-        _open_upstream(config.upstream, upstream) as upstream,
+        _open_upstream(config, upstream) as upstream,
         _open_store(config.storage, store) as store,
         open_session_manager(config.sessions, store) as sessions,
     ):
@@ -96,7 +122,10 @@ async def open_reverse_proxy_app(
         legacy = LegacyEndpoint(config.endpoint, room, drain)
         endpoint = McpEndpoint(config.endpoint, upstream, legacy, drain)
         sessions.on_expired = legacy.end_upstream
-        routes = build_routes(config.path, endpoint, drain, partial(_fallback, store))
+        serve = serve_pipe or PipeEndpoint(config.pipes, config.endpoint, endpoint, drain).serve
+        http_sse = None if config.http_sse is None else HttpSseEndpoint(config.http_sse, config.endpoint, serve)
+        sockets = {config.ws_path: WebSocketEndpoint(config.endpoint, serve, drain)}
+        routes = build_routes(config.path, endpoint, drain, partial(_fallback, store), http_sse, sockets)
         host, _ = parse_bind(config.listener.bind)
 
         def statistics() -> ProxyStatistics:
@@ -107,7 +136,7 @@ async def open_reverse_proxy_app(
                 sessions.persistence_statistics(),
             )
 
-        yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain, statistics)
+        yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain, statistics, serve)
 
 
 @asynccontextmanager
@@ -121,20 +150,19 @@ async def _open_store(config: StorageConfig, injected: SessionStore | None) -> A
 
 def _fallback(store: SessionStore) -> FailoverStatistics | None:
     """Return how the fallback of *store* is doing, if it is in use."""
+    # Imported here, because a proxy need not have it to start.
+    from ..session import FailoverStore
+
     return store.statistics() if isinstance(store, FailoverStore) and store.is_degraded else None
 
 
 @asynccontextmanager
-async def _open_upstream(config: HttpUpstreamConfig, injected: Upstream | None) -> AsyncGenerator[Upstream, None]:
+async def _open_upstream(config: ReverseProxyConfig, injected: Upstream | None) -> AsyncGenerator[Upstream, None]:
     if injected is not None:
         yield injected
         return
-    own = HttpUpstream(config)
-    try:
+    async with open_upstream(config.upstream, config.children) as own:
         yield own
-    finally:
-        with trio.move_on_after(1, shield=True):
-            await own.aclose()
 
 
 async def serve_reverse_proxy(
@@ -142,7 +170,9 @@ async def serve_reverse_proxy(
     *,
     store: SessionStore | None = None,
     upstream: Upstream | None = None,
+    sock: socket | None = None,
     shutdown: trio.Event | None = None,
+    retire: trio.Event | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until *shutdown* is set and what is under way has ended.
@@ -151,13 +181,22 @@ async def serve_reverse_proxy(
     *shutdown* nothing new is accepted, listening streams end, and calls have
     ``config.shutdown_timeout`` seconds.  Cancel to stop at once instead.
 
+    Args:
+        store: Where sessions are kept instead of ``config.storage``.  Never closed here.
+        upstream: Used instead of ``config.upstream``.  Never closed here.
+        sock: Bound already, and listened on instead of ``config.listener.bind``; closed at the end.
+        retire: Set some time before *shutdown* where another process listens on the same *sock*:
+            stops listening only, and closes each connection after its next answer.
+
     Raises:
-        ConfigError: The address cannot be bound.
+        ConfigError: The address cannot be bound, or ``config.upstream`` is a command that cannot be run.
     """
+    if upstream is None:
+        check_upstream(config.upstream)
     stop = trio.Event() if shutdown is None else shutdown
     # Before anything else, so that its error comes alone.
-    with bind_socket(config.listener) as sock:
-        await _serve_on(sock, config, store, upstream, stop, task_status)
+    with sock or bind_socket(config.listener) as sock:
+        await _serve_on(sock, config, store, upstream, stop, retire, task_status)
 
 
 async def _serve_on(
@@ -166,6 +205,7 @@ async def _serve_on(
     store: SessionStore | None,
     upstream: Upstream | None,
     stop: trio.Event,
+    retire: trio.Event | None,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     async with (
@@ -179,6 +219,7 @@ async def _serve_on(
                 sock,
                 config.listener,
                 shutdown=stop,
+                retire=retire,
                 graceful_timeout=config.shutdown_timeout,
                 task_status=task_status,
             )
@@ -186,16 +227,17 @@ async def _serve_on(
 
         # Not before the store is open: nobody is let in who cannot be served.
         start_listening(sock, config.listener)
-        nursery.start_soon(_drain_at, stop, app, config.shutdown_timeout)
+        nursery.start_soon(drain_at, stop, app, config.shutdown_timeout)
         urls = await nursery.start(serve)
         task_status.started([url + config.path for url in urls])
 
 
-async def _drain_at(shutdown: trio.Event, app: ReverseProxyApp, timeout: float) -> None:  # noqa: ASYNC109
+async def drain_at(shutdown: trio.Event, app: ReverseProxyApp, timeout: float) -> None:  # noqa: ASYNC109
+    """Wait for *shutdown*, then end what *app* has under way within *timeout* seconds.  Cancel safe."""
     await shutdown.wait()
     log.info("shutting down: %d requests are under way, and have %g s", app.under_way, timeout)
     app.begin_drain()
-    await trio.sleep(timeout * _LAST_WORDS)
+    await trio.sleep(timeout * LAST_WORDS)
     app.finish_drain()
 
 
@@ -233,11 +275,12 @@ class ReverseProxyServerBuilder:
 
     Args:
         bind: ``HOST:PORT`` to listen on; port 0 takes a free one.
-        upstream: URL of the MCP server, with its path.
+        upstream: The MCP server: the URL of its streamable HTTP endpoint, or any way to reach it.
     """
 
-    def __init__(self, bind: str, upstream: str) -> None:
-        self._config = ReverseProxyConfig(listener=ListenerConfig(bind=bind), upstream=HttpUpstreamConfig(url=upstream))
+    def __init__(self, bind: str, upstream: str | UpstreamConfig) -> None:
+        reached = HttpUpstreamConfig(url=upstream) if isinstance(upstream, str) else upstream
+        self._config = ReverseProxyConfig(listener=ListenerConfig(bind=bind), upstream=reached)
         self._store: SessionStore | None = None
         self._upstream: Upstream | None = None
 
@@ -283,7 +326,7 @@ class ReverseProxyServerBuilder:
 
 async def run_reverse_proxy(
     bind: str,
-    upstream: str,
+    upstream: str | UpstreamConfig,
     store: SessionStore | None = None,
     *,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,

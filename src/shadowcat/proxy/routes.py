@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import attrs
 
-from ..errors import MethodNotAllowed, PathNotFound
+from ..errors import ConfigError, MethodNotAllowed, PathNotFound
 from ..session import FailoverStatistics
 from ..transport import Exchange
 from .drain import Drain
 from .endpoint import McpEndpoint
+from .http_sse import HttpSseEndpoint
+from .websocket import WebSocketEndpoint
 
 Handler = Callable[[Exchange], Awaitable[None]]
 
@@ -23,6 +25,8 @@ class Route:
     handlers: Mapping[str, Handler]
     is_guarded: bool = True
     """Whether Origin and Host are checked, and nothing is served while draining."""
+    takes_upgrade: bool = False
+    """Whether its ``GET`` may be the handshake of a WebSocket."""
 
     @property
     def allow(self) -> str:
@@ -65,14 +69,21 @@ def build_routes(
     endpoint: McpEndpoint,
     drain: Drain,
     fallback: Callable[[], FailoverStatistics | None] = lambda: None,
+    http_sse: HttpSseEndpoint | None = None,
+    sockets: Mapping[str, WebSocketEndpoint] | None = None,
 ) -> Routes:
-    """Return the table: the MCP endpoint, and what a supervisor asks.
+    """Return the table: the MCP endpoint, the two of HTTP+SSE, and what a supervisor asks.
 
     Args:
         mcp_path: Where *endpoint* is.
         endpoint: What clients talk to.
         drain: Tells whether the proxy is shutting down.
         fallback: Returns how the fallback of the session store is doing; None while it is not in use.
+        http_sse: What clients of the older transport talk to, if it is served.
+        sockets: WebSocket endpoints, by path.
+
+    Raises:
+        ConfigError: Two of them have one path.
     """
 
     async def health(exchange: Exchange) -> None:
@@ -86,15 +97,26 @@ def build_routes(
         else:
             await exchange.respond(200, _JSON, b'{"status":"ready"}')
 
-    mcp = Route({"POST": endpoint.post, "GET": endpoint.get, "DELETE": endpoint.delete})
-    return Routes(
-        {
-            mcp_path: mcp,
-            "/health": Route({"GET": health, "HEAD": health}, is_guarded=False),
-            "/ready": Route({"GET": ready, "HEAD": ready}, is_guarded=False),
-        },
-        mcp_path,
-    )
+    routes = {path: Route({"GET": socket.get}, takes_upgrade=True) for path, socket in (sockets or {}).items()}
+    routes |= {
+        mcp_path: Route({"POST": endpoint.post, "GET": endpoint.get, "DELETE": endpoint.delete}),
+        "/health": Route({"GET": health, "HEAD": health}, is_guarded=False),
+        "/ready": Route({"GET": ready, "HEAD": ready}, is_guarded=False),
+    }
+    if http_sse is not None:
+        for path, route in http_sse_routes(http_sse).items():
+            if path in routes:
+                raise ConfigError(f"{path} is served already; choose another path for HTTP+SSE")
+            routes[path] = route
+    return Routes(routes, mcp_path)
+
+
+def http_sse_routes(endpoint: HttpSseEndpoint) -> dict[str, Route]:
+    """Return what is served over HTTP+SSE, by path."""
+    return {
+        endpoint.config.sse_path: Route({"GET": endpoint.get}),
+        endpoint.config.messages_path: Route({"POST": endpoint.post}),
+    }
 
 
 _JSON = ((b"content-type", b"application/json"),)

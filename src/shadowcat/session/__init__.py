@@ -1,5 +1,8 @@
 """What survives between two requests of one client."""
 
+from typing import TYPE_CHECKING
+
+from ..lazy import load_on_demand
 from .codec import decode_session as decode_session
 from .codec import encode_session as encode_session
 from .config import SessionConfig as SessionConfig
@@ -26,20 +29,10 @@ from .persistence import PersistenceWorker as PersistenceWorker
 from .presence import HeldId as HeldId
 from .store import Activity as Activity
 from .store import SessionStore as SessionStore
-from .stores import FailoverConfig as FailoverConfig
-from .stores import FailoverStatistics as FailoverStatistics
-from .stores import FailoverStore as FailoverStore
 from .stores import InMemoryStore as InMemoryStore
-from .stores import RedisConfig as RedisConfig
-from .stores import RedisStore as RedisStore
-from .stores import SqliteConfig as SqliteConfig
-from .stores import SqliteStore as SqliteStore
 from .stores import StorageBackend as StorageBackend
 from .stores import StorageConfig as StorageConfig
 from .stores import StorageFactory as StorageFactory
-from .stores import open_failover_store as open_failover_store
-from .stores import open_redis_store as open_redis_store
-from .stores import open_sqlite_store as open_sqlite_store
 from .stream import LogLimits as LogLimits
 from .stream import OwnerId as OwnerId
 from .stream import Ownership as Ownership
@@ -56,3 +49,31 @@ from .streams import SessionStreams as SessionStreams
 from .streams import StreamConfig as StreamConfig
 from .streams import StreamStatistics as StreamStatistics
 from .streams import epoch_of as epoch_of
+
+if TYPE_CHECKING:
+    from .stores import FailoverConfig as FailoverConfig
+    from .stores import FailoverStatistics as FailoverStatistics
+    from .stores import FailoverStore as FailoverStore
+    from .stores import RedisConfig as RedisConfig
+    from .stores import RedisStore as RedisStore
+    from .stores import SqliteConfig as SqliteConfig
+    from .stores import SqliteStore as SqliteStore
+    from .stores import open_failover_store as open_failover_store
+    from .stores import open_redis_store as open_redis_store
+    from .stores import open_sqlite_store as open_sqlite_store
+
+__getattr__ = load_on_demand(
+    __name__,
+    {
+        "FailoverConfig": ".stores",
+        "FailoverStatistics": ".stores",
+        "FailoverStore": ".stores",
+        "RedisConfig": ".stores",
+        "RedisStore": ".stores",
+        "SqliteConfig": ".stores",
+        "SqliteStore": ".stores",
+        "open_failover_store": ".stores",
+        "open_redis_store": ".stores",
+        "open_sqlite_store": ".stores",
+    },
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, TypeVarTuple
 
@@ -19,7 +19,7 @@ from .event_stream import EventStream
 from .lease import OwnerLease
 from .model import Session, SessionId, UpstreamSessionId, new_session_id
 from .persistence import PersistenceStatistics, PersistenceWorker
-from .presence import HeldId, Presence, Presences, id_key
+from .presence import HeldId, Presence, Presences, Use, id_key
 from .store import Activity, SessionStore
 from .streams import SessionStreams
 
@@ -200,16 +200,9 @@ class SessionManager:
         except SessionNotFound:
             log.debug("session was ended already")
 
-    @contextmanager
-    def use(self, session: Session) -> Generator[None, None, None]:
+    def use(self, session: Session) -> AbstractContextManager[None]:
         """Keep the session from expiring while a request in it is under way."""
-        presence = self._presences.of(session)
-        presence.in_use += 1
-        try:
-            yield
-        finally:
-            presence.in_use -= 1
-            self._note_use(session.id, presence)
+        return Use(self._presences.of(session), session.id, self._note_use)
 
     def hold(self, session: Session, request_id: RawId) -> HeldId:
         """Return the id to send a request upstream with: *request_id*, or another if that is in flight.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 import trio
@@ -68,6 +68,30 @@ class HeldId:
             pairs.remove((self.request_id, self.sent_id))
             if not pairs:
                 del in_flight[id_key(self.request_id)]
+
+
+class Use:
+    """A request in a session, for as long as it is entered.
+
+    A class, because each call has one, and a generator takes longer.
+
+    Args:
+        note: Told of the use when it is over.
+    """
+
+    __slots__ = ("_note", "_presence", "_session_id")
+
+    def __init__(self, presence: Presence, session_id: SessionId, note: Callable[[SessionId, Presence], None]) -> None:
+        self._presence = presence
+        self._session_id = session_id
+        self._note = note
+
+    def __enter__(self) -> None:
+        self._presence.in_use += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._presence.in_use -= 1
+        self._note(self._session_id, self._presence)
 
 
 class Presences:

@@ -17,12 +17,17 @@ _encode = msgspec.json.Encoder().encode
 class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = {} if worker is None else {"worker": worker}
+
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": _encodable(record.getMessage()),
+            **self._worker,
         }
         if record.exc_info:
             entry["exception"] = _encodable(self.formatException(record.exc_info))
@@ -34,19 +39,24 @@ def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def configure_logging(level: str, form: str = "auto", stream: TextIO | None = None) -> None:
+def configure_logging(
+    level: str, form: str = "auto", stream: TextIO | None = None, *, worker: int | None = None
+) -> None:
     """Write the records of this process to *stream*, standard error if None.
 
     Args:
         level: One of `LEVELS`.
         form: One of `FORMATS`; ``auto`` is for people on a terminal and JSON elsewhere.
+        worker: Which of several processes this is, for each line to say.
     """
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     if form == "json" or (form == "auto" and not stream.isatty()):
-        handler.setFormatter(JsonFormatter())
+        handler.setFormatter(JsonFormatter(worker))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
+        process = "" if worker is None else f"[{worker}] "
+        line = f"%(asctime)s %(levelname)-7s {process}%(name)s: %(message)s"
+        handler.setFormatter(logging.Formatter(line, "%H:%M:%S"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import trio
 
@@ -125,6 +126,7 @@ class ProxyClient:
 
         Args:
             headers: Beside those that MCP wants; an empty value removes one of them.
+            path: May have a query behind it.
         """
         fields = dict(_MCP_HEADERS)
         if self.session_id is not None:
@@ -141,15 +143,16 @@ class _Exchange:
     """The ASGI side of one request."""
 
     def __init__(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
+        raw_path, _, query = path.partition("?")
         self._scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.1"},
             "http_version": "1.1",
             "method": method,
             "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
+            "path": unquote(raw_path),
+            "raw_path": raw_path.encode(),
+            "query_string": query.encode(),
             "root_path": "",
             "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
             "client": ("127.0.0.1", 50000),

@@ -28,6 +28,8 @@ class ScriptedUpstream(Upstream):
         """Wait for the test to answer *request*."""
         self.hits += 1
         call = UpstreamCall(request)
+        if request.on_sent is not None:
+            request.on_sent()
         await self._sender.send(call)
         return await call.wait_answer()
 

@@ -13,3 +13,5 @@ from .base import Upstream as Upstream
 from .base import UpstreamRequest as UpstreamRequest
 from .base import UpstreamResponse as UpstreamResponse
 from .lines import LineStream as LineStream
+from .websocket import SocketStream as SocketStream
+from .websocket import Upgrade as Upgrade

@@ -25,7 +25,10 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
-        self.path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        self.root_path: str = scope.get("root_path", "")
+        """Where the app is mounted; empty if it is not."""
+        self.path: str = scope["path"].removeprefix(self.root_path)
+        self.query: bytes = scope.get("query_string", b"")
         self.raw_headers: RawHeaders = scope["headers"]
         self.headers: Mapping[bytes, bytes] = {}
         """By name, once they have been checked."""
@@ -35,6 +38,10 @@ class Exchange:
         """The JSON-RPC id to answer to, once it is known."""
         self.status = 0
         """That of the answer, once its head has been sent; 0 before."""
+        self.on_handover: Callable[[], None] | None = None
+        """Called just before the message is given to the upstream, for who has more to send behind it."""
+        self.on_sent: Callable[[], None] | None = None
+        """As `UpstreamRequest.on_sent`."""
         self._receive = receive
         self._send = send
 
@@ -83,6 +90,11 @@ class Exchange:
         """
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    def hand_over(self) -> None:
+        """Say that the message is given to the upstream now."""
+        if self.on_handover is not None:
+            self.on_handover()
 
     async def respond(self, status: int, headers: RawHeaders, body: bytes = b"") -> None:
         """Send a whole answer."""

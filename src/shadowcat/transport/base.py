@@ -26,6 +26,8 @@ class UpstreamRequest:
     method: str
     headers: RawHeaders
     body: bytes = b""
+    on_sent: Callable[[], None] | None = attrs.field(default=None, eq=False, repr=False)
+    """Called when all of it is on its way to the server, by upstreams that know that before the answer begins."""
 
 
 @attrs.define(eq=False)
@@ -110,6 +112,8 @@ class MessageStream(ABC):
 
         Raises:
             StreamBroken: The other side is gone, or the stream was broken before.
+            UpstreamError: Where each message is a request of its own: this one was not
+                accepted, or nobody knows.  The stream goes on.
         """
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import trio
@@ -22,17 +23,23 @@ class LineStream(MessageStream):
 
     Args:
         max_size: Bytes of one message that is received.  Twice as many are held at most.
+        write_timeout: Seconds in which the other side has to read something while a message
+            waits.  After that the stream is broken.
     """
 
-    def __init__(self, source: ReceiveStream, sink: trio.lowlevel.FdStream, max_size: int) -> None:
+    def __init__(
+        self, source: ReceiveStream, sink: trio.lowlevel.FdStream, max_size: int, write_timeout: float = math.inf
+    ) -> None:
         self._source = source
         self._sink = sink
         self._max_size = max_size
+        self._write_timeout = write_timeout
         self._buffer = bytearray()
         self._searched = 0
         self._is_skipping = False
         self._sending = trio.Lock()
         self._unsent = memoryview(b"")
+        self._stalled_since: float | None = None
 
     async def send(self, message: bytes) -> None:
         """Send one message; see `MessageStream.send`."""
@@ -60,12 +67,19 @@ class LineStream(MessageStream):
                 raise StreamBroken("nobody reads at the other end any more") from error
             else:
                 self._unsent = self._unsent[sent:]
+                self._stalled_since = None
 
     async def _wait_writable(self) -> None:
+        # Counted over all senders: some give up sooner, and each begins with what the last one left.
+        if self._stalled_since is None:
+            self._stalled_since = trio.current_time()
         try:
-            await trio.lowlevel.wait_writable(self._sink.fileno())
+            with trio.move_on_at(self._stalled_since + self._write_timeout) as scope:
+                await trio.lowlevel.wait_writable(self._sink.fileno())
         except trio.ClosedResourceError as error:
             raise StreamBroken("the stream was closed") from error
+        if scope.cancelled_caught:
+            raise StreamBroken(f"nothing was read at the other end for {self._write_timeout:g} s")
 
     async def receive(self) -> bytes:
         """Return the next line that is not blank; see `MessageStream.receive`.

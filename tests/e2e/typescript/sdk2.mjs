@@ -1,7 +1,8 @@
-// node sdk2.mjs URL SERVER MODE: the second generation of the SDK; MODE is `legacy` or `auto`.
+// node sdk2.mjs URL-OR-COMMAND SERVER MODE: the second generation of the SDK; MODE is `legacy` or `auto`.
 
 import assert from "node:assert/strict";
 import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
+import { StdioClientTransport } from "@modelcontextprotocol/client/stdio";
 import { answers, capabilities, check } from "./checks.mjs";
 import { run } from "./scenarios.mjs";
 
@@ -10,7 +11,9 @@ const client = new Client({ name: "sdk2", version: "1" }, { capabilities, versio
 for (const [method, answer] of Object.entries(answers)) client.setRequestHandler(method, answer);
 const received = [];
 client.fallbackNotificationHandler = async (notification) => void received.push(notification);
-const transport = new StreamableHTTPClientTransport(new URL(url));
+const transport = url.startsWith("{")
+  ? new StdioClientTransport({ ...JSON.parse(url), stderr: "inherit" })
+  : new StreamableHTTPClientTransport(new URL(url));
 const modern = mode === "auto" && server !== "everything";
 
 await check("connect", async () => {
@@ -25,7 +28,7 @@ await run(server, {
   call: (name, args, options) => client.callTool({ name, arguments: args }, options),
   listen: (filter) => (modern ? client.listen(filter) : { close: async () => {} }),
   end: async () => {
-    if (!modern) await transport.terminateSession();
+    if (!modern) await transport.terminateSession?.();
     await client.close();
   },
 });

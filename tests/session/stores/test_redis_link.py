@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import pytest
 import trio
+import trustme
 
 from shadowcat.errors import ConfigError, StoreUnavailable
 from shadowcat.session import Session, SessionId
@@ -29,6 +32,8 @@ class FakeRedis:
     port: int = 0
     connections: int = 0
     commands: list[bytes] = attrs.field(factory=list)
+    greetings: list[list[bytes]] = attrs.field(factory=list)
+    mode: bytes = b"standalone"
     go: trio.Event = attrs.field(factory=trio.Event)
     """Nothing is answered before it is set."""
 
@@ -36,10 +41,11 @@ class FakeRedis:
     def config(self) -> RedisConfig:
         return RedisConfig(url=f"redis://127.0.0.1:{self.port}", response_timeout=0.3)
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: trio.abc.Stream) -> None:
         self.connections += 1
         version = b"$%d\r\n%s\r\n" % (len(self.version), self.version.encode())
-        hello = b"%3\r\n$7\r\nversion\r\n" + version + b"$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:1\r\n"
+        mode = b"$4\r\nmode\r\n+%s\r\n" % self.mode
+        hello = b"%4\r\n$7\r\nversion\r\n" + version + mode + b"$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:1\r\n"
         async with stream:
             buffer = b""
             async for data in stream:
@@ -53,6 +59,8 @@ class FakeRedis:
                         words.append(buffer[length.end() : length.end() + int(length[1])])
                         end = length.end() + int(length[1]) + 2
                     buffer = buffer[end:]
+                    if words[0] == b"HELLO":
+                        self.greetings.append(words)
                     reply = hello if words[0] == b"HELLO" else self._reply(words[0])
                     await self.go.wait()
                     if reply is None:
@@ -213,7 +221,8 @@ async def test_answers_that_are_no_answers():
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        ("MOVED 866 10.9.8.7:6379", "cluster of several nodes"),
+        ("MOVED 866 10.9.8.7:6379", "cluster is moving"),
+        ("CLUSTERDOWN The cluster is down", "cluster is down"),
         ("READONLY You can't write against a read only replica.", "replica"),
         ("NOPERM this user has no permissions", "permission"),
         ("LOADING Redis is loading the dataset in memory", "loading"),
@@ -266,3 +275,42 @@ async def test_an_attempt_to_connect_outlives_the_call_that_began_it():
         fake.answer = lambda name: b":1\r\n"
         assert 1 == await store.count_sessions()
         assert 2 == fake.connections
+
+
+async def test_a_call_that_has_little_time_left_leaves_the_connection_to_others():
+    """It gives up at its deadline; one that has waited for long says that the connection is of no use."""
+    async with fake_redis(lambda name: b"") as fake, open_redis_store(fake.config) as store:
+        link = store._servers._only
+        assert link is not None
+        for patience in (0.01, 0.01, 0.2):
+            with pytest.raises(StoreUnavailable, match="in time"):
+                await link.exchange([(b"PING",)], deadline=trio.current_time() + patience)
+            assert 1 == fake.connections
+        fake.answer = lambda name: b":1\r\n"
+        assert 1 == await store.count_sessions()
+        assert 2 == fake.connections
+
+
+async def test_all_nodes_of_a_cluster_take_the_same_login_over_tls(monkeypatch, tmp_path):
+    """The URL has the first one; it names the other."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    first, other = FakeRedis(lambda name: None, mode=b"cluster"), FakeRedis(lambda name: b":7\r\n", mode=b"cluster")
+    async with trio.open_nursery() as nursery:
+        for fake in (first, other):
+            fake.go.set()
+            serve = partial(trio.serve_ssl_over_tcp, fake.serve, 0, context, host="127.0.0.1")
+            fake.port = (await nursery.start(serve))[0].transport_listener.socket.getsockname()[1]
+        row = b"*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % other.port
+        first.answer = lambda name: b"*1\r\n" + row
+        config = RedisConfig(url=f"rediss://me:s3cret@127.0.0.1:{first.port}")
+        async with open_redis_store(config) as store:
+            assert 7 == await store.count_sessions()
+        nursery.cancel_scope.cancel()
+    login = [b"HELLO", b"3", b"AUTH", b"me", b"s3cret"]
+    assert login == first.greetings[0] == other.greetings[0]
+    assert [b"CLUSTER"] == first.commands[:1]
+    assert b"ZCARD" in other.commands

@@ -173,13 +173,13 @@ async def test_trimming_is_exact(store, redis, config, limits, first, size):
 
 async def test_many_appends_are_one_round_trip(store, monkeypatch):
     exchanges = []
-    exchange = store._link.exchange
+    exchange = store._servers.exchange
 
     async def counted(commands, **options):
         exchanges.append(len(commands))
         return await exchange(commands, **options)
 
-    monkeypatch.setattr(store._link, "exchange", counted)
+    monkeypatch.setattr(store._servers, "exchange", counted)
     await append(store, *(append_of([event_at(1)], stream=f"s{n}", is_ended=n == 0) for n in range(50)))
     assert [51] == exchanges
 

@@ -40,6 +40,11 @@ class Client:
         found, self._buffer = self._buffer[:end], self._buffer[end:]
         return found
 
+    async def read_some(self) -> bytes:
+        """Return what there is, or wait for it."""
+        found, self._buffer = self._buffer, b""
+        return found or await self.stream.receive_some(65536)
+
     async def read_to_end(self) -> bytes:
         with trio.fail_after(5):
             while data := await self.stream.receive_some(65536):
@@ -142,11 +147,13 @@ class App:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.calls.append(scope)
-        name = scope["path"].lstrip("/").partition("/")[0] or "ok"
+        name = scope["path"].lstrip("/").partition("/")[0]
+        if scope["type"] == "websocket":
+            name = "websocket"
+        elif name not in {"early", "stream", "wait", "fail", "fail_late", "flood"}:
+            name = "echo"
         try:
-            await getattr(self, name if name in {"early", "stream", "wait", "fail", "fail_late", "flood"} else "echo")(
-                receive, send
-            )
+            await getattr(self, name)(receive, send)
         except trio.Cancelled:
             self.cancelled.set()
             raise
@@ -157,6 +164,16 @@ class App:
         body = await read_body(receive)
         if body is not None:
             await respond(send, body)
+
+    async def websocket(self, receive: Any, send: Any) -> None:
+        """Send every message back until the client leaves."""
+        while (event := await receive())["type"] != "websocket.disconnect":
+            if event["type"] == "websocket.connect":
+                await send({"type": "websocket.accept"})
+            else:
+                await send({"type": "websocket.send", "text": event["text"], "bytes": event["bytes"]})
+        self.events.append(event)
+        self.disconnected.set()
 
     async def early(self, receive: Any, send: Any) -> None:
         await respond(send, b"no", status=413)

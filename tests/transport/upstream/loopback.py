@@ -110,8 +110,8 @@ class Server:
 
 
 @asynccontextmanager
-async def run_server(ssl_context=None):
-    server = Server()
+async def run_server(ssl_context=None, server=None):
+    server = server or Server()
     async with trio.open_nursery() as nursery:
         serve: partial[Any] = partial(trio.serve_tcp, server.serve)
         if ssl_context:

@@ -395,3 +395,26 @@ def test_timeouts_are_positive(name):
 def test_missing_ca_file_is_refused(tmp_path):
     with pytest.raises(errors.ConfigError, match="ca_file"):
         HttpUpstream(HttpUpstreamConfig(url=URL, ca_file=str(tmp_path / "missing.pem")))
+
+
+async def test_it_is_told_when_a_request_is_on_its_way(nursery):
+    """Before it is answered: what belongs behind it may be sent then."""
+    sent, answer = trio.Event(), trio.Event()
+
+    async def handler(stream):
+        await stream.receive_some(65536)
+        await answer.wait()
+        await stream.send_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(partial(trio.serve_listeners, handler, [listener]))
+    port = listener.socket.getsockname()[1]
+    upstream = HttpUpstream(HttpUpstreamConfig(url=f"http://127.0.0.1:{port}/mcp"))
+    for body in (b"{}", b"x" * 100_000):
+        sent, answer = trio.Event(), trio.Event()
+        with trio.fail_after(5):
+            async with trio.open_nursery() as calls:
+                calls.start_soon(upstream.send, UpstreamRequest("POST", [], body, sent.set))
+                await sent.wait()
+                answer.set()
+    await upstream.aclose()

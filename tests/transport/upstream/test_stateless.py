@@ -110,7 +110,7 @@ async def test_cancelled_prober_is_replaced(autojump_clock):
 
 async def test_calls_share_few_streams(autojump_clock):
     """An idle one before another is opened, and then the one with the least to do."""
-    async with open_piped() as piped:
+    async with open_piped(pool_size=2) as piped:
         first = await piped.open_modern()
         _, _, one = await begin(piped, call_of(1), first)
         _, second, two = await begin(piped, call_of(2))
@@ -152,7 +152,7 @@ async def test_second_stream_that_cannot_be_opened_is_done_without(autojump_cloc
 
 async def test_idle_streams_beyond_the_first_are_closed(autojump_clock):
     """After a minute."""
-    async with open_piped() as piped:
+    async with open_piped(pool_size=2) as piped:
         first = await piped.open_modern()
         await begin(piped, call_of(1), first)
         call, second, sent = await begin(piped, call_of(2))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import attrs
 
 from ...errors import ConfigError
 from ..store import SessionStore
-from .failover import open_failover_store
 from .memory import InMemoryStore
-from .redis import RedisConfig, open_redis_store
-from .sqlite import SqliteConfig, open_sqlite_store
+
+if TYPE_CHECKING:
+    from .redis import RedisConfig
+    from .sqlite import SqliteConfig
 
 
 class StorageBackend(enum.Enum):
@@ -63,9 +65,15 @@ class StorageFactory:
         """
         async with AsyncExitStack() as stack:
             store: SessionStore = InMemoryStore(keeps_streams=False)
+            # What a store takes to import, only those pay who use it.
             if config.sqlite is not None:
+                from .sqlite import open_sqlite_store
+
                 store = await stack.enter_async_context(open_sqlite_store(config.sqlite))
             elif config.redis is not None:
+                from .failover import open_failover_store
+                from .redis import open_redis_store
+
                 store = await stack.enter_async_context(open_redis_store(config.redis, may_be_down=config.has_fallback))
                 if config.has_fallback:
                     store = await stack.enter_async_context(open_failover_store(store))

@@ -8,8 +8,9 @@ A session is up to three keys, which share a hash tag and so a slot of a cluster
 * ``PREFIX:{s:ID}:streams``, a sorted set of its event streams (see `redis_streams`).
 
 All sessions share ``PREFIX:index``, a sorted set of their ids by ``expires_at``.
-It may live on another node, so no script touches both it and a session, and what
-changes both takes several steps, sent in one go.  A crash between them heals:
+It may live on another node of a cluster, so no script touches both it and a session, and
+what changes both takes several steps.  One server gets them in one go; of two nodes, each
+gets its own when the other has obeyed (see `redis_servers`).  A crash between them heals:
 
 * To create: index, session, index again if the id is not there.  To delete or
   expire: session, index, and the id put back if there is such a session once
@@ -27,6 +28,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import attrs
@@ -38,8 +40,10 @@ from ..codec import decode_session, encode_session, with_activity
 from ..model import Session, SessionId
 from ..store import Activity, SessionStore
 from ..stream import LogLimits, OwnerId, StreamAppend, StreamId, StreamKey, StreamRecord, StreamSlice
-from .redis_link import Command, RedisConfig, RedisLink
+from .redis_link import RedisConfig, RedisLink, connector, failure_of
 from .redis_scripts import ADD_FRAME, CREATE, DELETE, EXPIRE, STORE_EVENT_ID, TOUCH, UPDATE
+from .redis_servers import RedisServers
+from .redis_slots import Command
 from .redis_streams import StreamLog
 
 __all__ = ["RedisConfig", "RedisStore", "open_redis_store"]
@@ -60,8 +64,8 @@ class RedisStore(SessionStore):
 
     keeps_streams = True
 
-    def __init__(self, config: RedisConfig, link: RedisLink) -> None:
-        self._link = link
+    def __init__(self, config: RedisConfig, servers: RedisServers) -> None:
+        self._servers = servers
         self._prefix = config.prefix.encode()
         self._index = self._prefix + b":index"
         self._streams = StreamLog(self._prefix, self._ask, self._keys)
@@ -218,29 +222,29 @@ class RedisStore(SessionStore):
         await trio.lowlevel.checkpoint()
         gone = []
         for batch in _batches(event_ids):
-            answers = await self._ask(*(self._script(STORE_EVENT_ID, *pair) for pair in batch))
+            answers = await self._ask(*(self._hash_script(STORE_EVENT_ID, *pair) for pair in batch))
             gone += [session_id for (session_id, _), had in zip(batch, answers, strict=True) if not had]
         return gone
 
     async def aclose(self) -> None:
-        self._link.close()
+        self._servers.close()
         await trio.lowlevel.checkpoint()
 
     async def _ask(self, *commands: Command, again: bool = False) -> list[Any]:
-        answers = await self._link.exchange(commands, again=again)
+        answers = await self._servers.exchange(commands, again=again)
         for answer in answers:
             if isinstance(answer, Exception):
-                raise self._link.failure(answer) from answer
+                raise failure_of(answer) from answer
         return answers
 
     async def _expire(self, ids: Sequence[bytes], now: float, expired: list[Session]) -> None:
         """Delete those of the sessions that are due, add them to *expired*, and correct the index."""
-        answers = await self._link.exchange([self._script(EXPIRE, session_id, repr(now)) for session_id in ids])
+        answers = await self._servers.exchange([self._script(EXPIRE, session_id, repr(now)) for session_id in ids])
         gone, later, failed = [], [], None
         for session_id, answer in zip(ids, answers, strict=True):
             try:
                 if isinstance(answer, Exception):
-                    raise self._link.failure(answer) from answer
+                    raise failure_of(answer) from answer
                 if isinstance(answer, bytes):
                     later += [answer, session_id]
                     continue
@@ -287,18 +291,21 @@ class RedisStore(SessionStore):
     def _script(self, source: str, session_id: SessionId | bytes, *args: bytes | str | int) -> Command:
         return (b"EVAL", source, 3, *self._keys(session_id), *args)
 
+    def _hash_script(self, source: str, session_id: SessionId, *args: bytes | str | int) -> Command:
+        return (b"EVAL", source, 1, self._keys(session_id)[0], *args)
+
     def _read(self, session_id: SessionId | bytes) -> Command:
         return (b"HMGET", self._keys(session_id)[0], b"data", b"last_activity", b"expires_at")
 
     def _update(self, session: Session) -> tuple[Session, Command]:
         updated = attrs.evolve(session, revision=session.revision + 1)
         revisions = (session.revision, updated.revision)
-        return updated, self._script(UPDATE, session.id, *revisions, encode_session(updated))
+        return updated, self._hash_script(UPDATE, session.id, *revisions, encode_session(updated))
 
 
 @asynccontextmanager
 async def open_redis_store(config: RedisConfig, *, may_be_down: bool = False) -> AsyncGenerator[RedisStore, None]:
-    """Keep sessions in the Redis server of *config* for as long as the block lasts.
+    """Keep sessions in the Redis server, or cluster, of *config* for as long as the block lasts.
 
     There is a nursery around the block, so what is raised in it comes out in a group.
 
@@ -311,19 +318,21 @@ async def open_redis_store(config: RedisConfig, *, may_be_down: bool = False) ->
         StoreUnavailable: The server cannot be reached within ``connect_timeout``.
     """
     refusal: ConfigError | StoreUnavailable | None = None
-    link = RedisLink(config)
+    connect = connector(config)
     async with trio.open_nursery() as nursery:
+        servers = RedisServers(config, lambda address: RedisLink(config, partial(connect, address), nursery))
         try:
-            await link.open(nursery)
+            await servers.open()
         except (ConfigError, StoreUnavailable) as error:
             refusal = error
         if refusal is None or (may_be_down and isinstance(refusal, StoreUnavailable)):
             refusal = None
+            nursery.start_soon(servers.follow)
             try:
-                yield RedisStore(config, link)
+                yield RedisStore(config, servers)
             finally:
-                link.close()
-        link.close()
+                servers.close()
+        servers.close()
     if refusal is not None:  # out here, where the nursery does not wrap it
         raise refusal
 

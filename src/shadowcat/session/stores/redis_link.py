@@ -1,12 +1,13 @@
-"""The connection of a `RedisStore` to its server, and what it is made from.
+"""The connection of a `RedisStore` to one server, and what it is made from.
 
-One connection serves all calls.  coredis' own pool is not used: it loses a place
+One connection to each server serves all calls.  coredis' own pool is not used: it loses a place
 for every call that is cancelled while connecting, for good, and a pipeline that is
 cancelled takes the connection, and all other calls on it, down with it.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import ssl
 from collections.abc import Callable, Sequence
@@ -17,16 +18,19 @@ import attrs
 import trio
 
 from ...errors import ConfigError, StoreCorrupt, StoreError, StoreUnavailable
+from .redis_slots import Address, Command
 
 if TYPE_CHECKING:
     from coredis.connection import BaseConnection
 
-Command = tuple[bytes | str | int, ...]
-"""The name of a command and its arguments."""
-
+_MOVING = "the Redis cluster is moving what this call needs to another node; try again"
+_STRAYED = "attempted to access a non local key"
 _LOST = "the connection to the Redis server broke, or none can be made"
 _REFUSALS = {
-    "MovedError": "this Redis server is one of a cluster of several nodes, which Shadowcat cannot use yet",
+    "MovedError": _MOVING,
+    "AskError": _MOVING,
+    "TryAgainError": _MOVING,
+    "ClusterDownError": "the Redis cluster is down, or a part of it; see CLUSTER INFO",
     "ReadOnlyError": "this Redis server is a replica and cannot be written to",
     "AuthorizationError": "the Redis user in the URL lacks a permission that the session store needs",
     "BusyLoadingError": "the Redis server is still loading its data",
@@ -64,7 +68,15 @@ class RedisConfig:
     """A Redis server (6.2 or later, or Valkey) that keeps sessions."""
 
     url: str = attrs.field(validator=_check_url, repr=_without_password)
-    """``redis://USER:PASSWORD@HOST:PORT/DATABASE``; ``rediss://`` for TLS; ``unix:///PATH`` for a socket."""
+    """``redis://USER:PASSWORD@HOST:PORT/DATABASE``; ``rediss://`` for TLS; ``unix:///PATH`` for a socket.
+
+    Of a cluster, any node: it names the others, which take the same user and password."""
+
+    @property
+    def address(self) -> Address:
+        """Where the server of the URL is."""
+        parts = urlsplit(self.url)
+        return Address("", 0) if parts.scheme == "unix" else Address(parts.hostname or "", parts.port or 6379)
 
     prefix: str = attrs.field(default="shadowcat", validator=_check_prefix)
     """What all keys begin with.  Proxies that share sessions share it."""
@@ -76,8 +88,12 @@ class RedisConfig:
     """Seconds to connect and log in; calls give up on it earlier, it goes on."""
 
 
-def _connector(config: RedisConfig) -> Callable[[], BaseConnection]:
-    """Return a function that makes connections, which are not open yet."""
+def connector(config: RedisConfig) -> Callable[[Address], BaseConnection]:
+    """Return a function that makes connections, which are not open yet.
+
+    Raises:
+        ConfigError: coredis is not installed.
+    """
     try:
         import coredis  # noqa: F401  (a part of it may be loaded when the whole cannot be)
         from coredis.connection import TCPConnection, TCPLocation, UnixDomainSocketConnection, UnixDomainSocketLocation
@@ -85,20 +101,57 @@ def _connector(config: RedisConfig) -> Callable[[], BaseConnection]:
         raise ConfigError("The Redis store needs coredis: pip install 'shadowcat[redis]'.") from error
     parts = urlsplit(config.url)
     username, password = unquote(parts.username or "") or None, unquote(parts.password or "") or None
-    if parts.scheme == "unix":
-        socket = UnixDomainSocketLocation(unquote(parts.path))
-        return lambda: UnixDomainSocketConnection(socket, username=username, password=password)
-    location = TCPLocation(parts.hostname or "", parts.port or 6379)
+    socket = UnixDomainSocketLocation(unquote(parts.path))
     context = ssl.create_default_context() if parts.scheme == "rediss" else None
-    database = int(parts.path.strip("/") or 0)
-    return lambda: TCPConnection(
-        location,
-        socket_keepalive=True,
-        username=username,
-        password=password,
-        db=database,
-        ssl_context=context,
-    )
+    database = 0 if parts.scheme == "unix" else int(parts.path.strip("/") or 0)
+
+    def connect(address: Address) -> BaseConnection:
+        if not address.host:
+            return UnixDomainSocketConnection(socket, username=username, password=password)
+        return TCPConnection(
+            TCPLocation(address.host, address.port),
+            socket_keepalive=True,
+            username=username,
+            password=password,
+            db=database,
+            ssl_context=context,
+        )
+
+    return connect
+
+
+def is_lost(answer: object) -> bool:
+    """Tell an error of the connection, instead of an answer, from what the server has answered."""
+    if not isinstance(answer, Exception):
+        return False
+    from coredis.exceptions import ResponseError
+
+    return not isinstance(answer, ResponseError)
+
+
+def is_held(answer: object) -> bool:
+    """Whether a cluster did not obey a command because it is moving a part of its keys just now.
+
+    A script may find that out halfway; all of ours can then be sent again.
+    """
+    return isinstance(answer, Exception) and (type(answer).__name__ == "TryAgainError" or _STRAYED in str(answer))
+
+
+def failure_of(error: Exception) -> StoreError:
+    """Return what the answer *error* means to a user: without an address, and without data."""
+    text, name = str(error), type(error).__name__
+    if isinstance(error, StoreError):
+        return type(error)(text)
+    if name in _REFUSALS:
+        return StoreUnavailable(_REFUSALS[name])
+    if is_held(error):
+        return StoreUnavailable(_MOVING)
+    if is_lost(error):
+        return StoreUnavailable(_LOST)
+    if name == "WrongTypeError" or "WRONGTYPE" in text or (text.startswith("ERR") and "user_script" in text):
+        return StoreCorrupt("a key of the session store holds something else; remove it from Redis")
+    code = re.match(r"[A-Z]{3,}\b", text)
+    return StoreUnavailable(f"the Redis server refused a command ({code[0] if code else name})")
 
 
 @attrs.frozen
@@ -128,14 +181,20 @@ class _Attempt:
 
 
 class RedisLink:
-    """The connection to the server: made when needed, made again when it broke or fell silent."""
+    """The connection to a server: made when needed, made again when it broke or fell silent.
 
-    def __init__(self, config: RedisConfig) -> None:
+    Args:
+        config: How long things may take.
+        connect: Makes a connection, which is not open yet.
+        nursery: For the connections.
+    """
+
+    def __init__(self, config: RedisConfig, connect: Callable[[], BaseConnection], nursery: trio.Nursery) -> None:
         self._config = config
-        self._connect = _connector(config)
-        self._nursery: trio.Nursery | None = None
-        self._attempt: _Attempt | None = None
+        self._connect = connect
+        self._nursery = nursery
         self._is_closed = False
+        self._attempt: _Attempt | None = None
         import anyio
         from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
         from coredis.exceptions import RedisError, ResponseError
@@ -144,18 +203,19 @@ class RedisLink:
         self._refused: type[Exception] = ResponseError
         self._broken = (RedisError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
-    async def open(self, nursery: trio.Nursery) -> None:
-        """Connect, and find out whether this server will do; *nursery* is for the connections.
+    async def open(self) -> None:
+        """Connect, and find out whether this server will do.
 
         Raises:
             ConfigError: It will not, or does not let us in.
             StoreUnavailable: It cannot be reached.
         """
-        self._nursery = nursery
         try:
             attempt = await self._connected()
         except StoreUnavailable as error:
             if isinstance(error.__cause__, self._refused):
+                if "cluster mode" in str(error.__cause__):
+                    raise ConfigError("a Redis cluster has database 0 only; leave the other out of the URL") from None
                 raise ConfigError(
                     "the Redis server refused the connection: correct user, password and database in its URL"
                 ) from None
@@ -166,25 +226,31 @@ class RedisLink:
         if [int(number) for number in re.findall(r"\d+", version)[:2]] < [6, 2]:
             raise ConfigError(f"the Redis server is version {version}; the session store needs 6.2 or later")
 
-    async def exchange(self, commands: Sequence[Command], *, again: bool = False) -> list[Any]:
+    async def exchange(
+        self, commands: Sequence[Command], *, again: bool = False, deadline: float = math.inf
+    ) -> list[Any]:
         """Send *commands* at once; return the answers in order, among them errors.
 
         With *again*, they are sent once more on another connection if this one breaks.
+
+        Args:
+            deadline: When to give up if that is before the response timeout, by trio's clock.
 
         Raises:
             StoreUnavailable: There is no connection, or not all were answered in time.
         """
         attempt = None
-        with trio.move_on_after(self._config.response_timeout):
+        end = trio.current_time() + self._config.response_timeout
+        with trio.CancelScope(deadline=min(deadline, end)):
             while True:
                 attempt = self._attempt
                 if attempt is None or not attempt.is_usable():
                     attempt = await self._connected()
                 answers = await self._send(attempt.connection, commands)
-                if not again or not any(self._is_lost(answer) for answer in answers):
+                if not again or not any(is_lost(answer) for answer in answers):
                     return answers
                 again = False
-        if attempt is not None and attempt.settled.is_set():
+        if attempt is not None and attempt.settled.is_set() and self._was_patient(end):
             # Answers come in order, so all others on it wait as well; and what is
             # not sent yet would be obeyed some day, when nobody expects it.
             attempt.connection.invalidate("no answer in time")
@@ -196,17 +262,12 @@ class RedisLink:
         if self._attempt is not None:
             self._attempt.scope.cancel()
 
-    def failure(self, error: Exception) -> StoreError:
-        """Return what the answer *error* means to a user: without an address, and without data."""
-        text, name = str(error), type(error).__name__
-        if name in _REFUSALS:
-            return StoreUnavailable(_REFUSALS[name])
-        if self._is_lost(error):
-            return StoreUnavailable(_LOST)
-        if name == "WrongTypeError" or "WRONGTYPE" in text or (text.startswith("ERR") and "user_script" in text):
-            return StoreCorrupt("a key of the session store holds something else; remove it from Redis")
-        code = re.match(r"[A-Z]{3,}\b", text)
-        return StoreUnavailable(f"the Redis server refused a command ({code[0] if code else name})")
+    def _was_patient(self, end: float) -> bool:
+        """Whether a call that had until *end* has waited long enough to blame the server.
+
+        One that came with little time left has not; it must not take the others' connection down.
+        """
+        return trio.current_time() >= end - self._config.response_timeout / 2
 
     async def _send(self, connection: BaseConnection, commands: Sequence[Command]) -> list[Any]:
         try:
@@ -220,13 +281,10 @@ class RedisLink:
         batch.disconnect_on_cancellation = False
         return await batch
 
-    def _is_lost(self, answer: object) -> bool:
-        return isinstance(answer, Exception) and not isinstance(answer, self._refused)
-
     async def _connected(self) -> _Attempt:
         """Wait for the connection, and make one if there is none."""
         attempt = self._attempt
-        if self._is_closed or self._nursery is None:
+        if self._is_closed:
             await trio.lowlevel.checkpoint()
             raise StoreUnavailable("the session store is closed")
         if attempt is None or (attempt.settled.is_set() and not attempt.is_usable()):

@@ -5,6 +5,11 @@ Each works on one session, whose keys share a hash tag.  Unless said otherwise,
 streams; those have two keys each, which are made from the third.  They are sent as
 text: the server keeps them compiled, and unlike with ``EVALSHA`` there is no state
 in which it has forgotten them.
+
+A node of a cluster that is moving a slot refuses a script with some of its ``KEYS``,
+and one that comes upon a key made from the third is broken off there.  So each names
+no key that it has no use for, and can be run again after it was broken off: it comes
+to those keys first, or not for anything that matters.
 """
 
 from __future__ import annotations
@@ -77,7 +82,8 @@ if stored[1] ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'revision', ARGV[2], 'data', ARGV[3])
 return {stored[2], stored[3]}
 """
-"""Expected and next revision and data in; nothing, 0 for a conflict, or the times out."""
+"""``KEYS`` is a session's hash.  Expected and next revision and data in; nothing, 0 for a
+conflict, or the times out."""
 
 TOUCH: Final = f"""
 {_KEEP}
@@ -85,8 +91,8 @@ local stored = redis.call('HMGET', KEYS[1], 'last_activity', 'expires_at')
 if not stored[2] then return 0 end
 if number(ARGV[1]) > number(stored[1]) then redis.call('HSET', KEYS[1], 'last_activity', ARGV[1]) end
 if number(ARGV[2]) > number(stored[2]) then
-  redis.call('HSET', KEYS[1], 'expires_at', ARGV[2])
   keep(ARGV[2])
+  redis.call('HSET', KEYS[1], 'expires_at', ARGV[2])
 end
 return 1
 """
@@ -124,6 +130,7 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], 'last_event_id', ARGV[1])
 return 1
 """
+"""``KEYS`` is a session's hash."""
 
 APPEND: Final = f"""
 {_NUMBER}

@@ -34,8 +34,8 @@ from ..stream import (
     StreamRecord,
     StreamSlice,
 )
-from .redis_link import Command
 from .redis_scripts import APPEND, CLAIM, EXPIRE_STREAM, READ
+from .redis_slots import Command
 
 _BATCH = 500
 """Streams in one round trip."""

@@ -3,6 +3,8 @@
 Which HTTP server does the work is known inside this package only.
 """
 
+from .http_sse import HttpSseClientStream as HttpSseClientStream
+from .http_sse import endpoint_uri as endpoint_uri
 from .listener import ListenerConfig as ListenerConfig
 from .listener import bind_socket as bind_socket
 from .listener import is_loopback as is_loopback
@@ -11,3 +13,4 @@ from .listener import parse_bind as parse_bind
 from .listener import start_listening as start_listening
 from .listener import url_of as url_of
 from .server import serve_asgi as serve_asgi
+from .stdio import open_stdio as open_stdio

@@ -1,222 +1,213 @@
-"""hypercorn 0.18's HTTP/1.1 protocol, with what it lets a client break put right.
+"""One request and its response on a connection, as ASGI.
 
-h11 parses; hypercorn's ``H11Protocol`` and ``HTTPStream`` keep the state of a
-connection and of one request on it.  Overridden here:
+The application runs in the connection's own task, and there is no other: what
+it receives it reads from the socket itself.  So a client's leaving is noticed by
+whoever waits for it in ``receive``, and costs nobody else anything.
 
-* Only plain HTTP/1 requests are served.  An HTTP/2 preface gets a 505, and an
-  ``Upgrade`` to ``h2c`` or WebSocket is ignored, so that code is never reached.
-* Too many or too large headers, or ambiguous framing, are refused.
-* What the client sends after it was refused cannot disturb an app at work.
-* While a pipelined request waits, reading goes on, to learn of a disconnect.
-* A response that ends too early is cut such that the client can tell.
-* Head, body and end of a response go out in one write where they can.
+Head, body and end of a response go out in one write where they can.
 """
 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote
 
-import h11
 import trio
-from hypercorn.events import Closed, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
-from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
-from hypercorn.typing import ASGISendEvent
-from hypercorn.utils import suppress_body
 
-MAX_HEADERS = 128
+from ..asgi import ASGIApp
+from .body import ChunkedBody, LengthBody
+from .call import call_app
+from .head import Refused, RequestHead
+from .listener import ListenerConfig
+from .response import Response
+from .wire import READ_SIZE, Wire
 
-
-class FinalBody(Body):
-    """A `Body` and the `EndBody` after it."""
+CONTINUE = b"HTTP/1.1 100 \r\n\r\n"
 
 
-class GuardedStream(HTTPStream):
+class HTTPExchange:
     """One request and its response."""
 
-    async def app_send(self, message: ASGISendEvent | None) -> None:
-        """Take one event from the app; None when it has returned or failed."""
-        if (
-            message is not None
-            and message["type"] == "http.response.body"
-            and self.state is ASGIHTTPState.RESPONSE
-            and not message.get("more_body", False)
-        ):
-            body = message.get("body", b"")
-            if body and suppress_body(self.scope["method"], int(self.response["status"])):
-                body = b""
-            self.state = ASGIHTTPState.CLOSED
-            await self.send(FinalBody(STREAM_ID, body))
-            await self.send(StreamClosed(STREAM_ID))
-        else:
-            await super().app_send(message)
+    __slots__ = (
+        "_body",
+        "_head",
+        "_held",
+        "_is_answered",
+        "_is_body_taken",
+        "_is_draining",
+        "_is_head_sent",
+        "_is_refused",
+        "_keeps_alive",
+        "_limits",
+        "_ready",
+        "_response",
+        "_waiting",
+        "_wire",
+    )
 
+    def __init__(self, wire: Wire, head: RequestHead, limits: ListenerConfig, is_draining: trio.Event) -> None:
+        self._wire = wire
+        self._head = head
+        self._limits = limits
+        self._is_draining = is_draining
+        self._body = ChunkedBody() if head.length is None else LengthBody(head.length)
+        self._ready = b""
+        self._is_body_taken = False
+        self._response: Response | None = None
+        self._held = b""
+        self._is_head_sent = False
+        self._is_answered = False
+        self._is_refused = False
+        self._keeps_alive = False
+        self._waiting: trio.CancelScope | None = None
 
-class GuardedProtocol(H11Protocol):
-    """HTTP/1.1 on one connection."""
+    async def serve(self, app: ASGIApp) -> bool:
+        """Have *app* answer, and return whether the connection can take another request.
 
-    connection: h11.Connection
-    stream: GuardedStream | None
-    is_paused = False
-    """Whether the next request is at hand but must wait for the one under way."""
-    _held: h11.Response | None = None
+        Safe to cancel: the client can tell that the response is not complete.
+        """
+        try:
+            await call_app(app, self._scope(), self.receive, self.send)
+        finally:
+            if self._is_head_sent and not self._is_answered and self._response and self._response.ends_by_closing:
+                self._wire.abort()
+        if not (self._is_answered or self._is_head_sent or self._is_refused):
+            # The app failed, maybe between head and body, so there is time to say so.
+            await self._wire.send(error_response(500))
+        return self._is_answered and self._keeps_alive and not self._wire.is_gone and self._drop_body()
 
-    @property
-    def buffered(self) -> int:
-        """How many bytes have been received and not yet parsed."""
-        return len(self.connection.trailing_data[0])
+    def _drop_body(self) -> bool:
+        self._decode()
+        return self._body.is_complete
 
-    @property
-    def is_in_header(self) -> bool:
-        """Whether a header section has begun and not ended."""
-        return self.connection.their_state is h11.IDLE and self.buffered > 0
+    def _scope(self) -> dict[str, Any]:
+        head = self._head
+        path, _, query = head.target.partition(b"?")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": head.version,
+            "method": head.method,
+            "scheme": "http",
+            "path": unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii"),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": head.headers,
+            "client": self._wire.client,
+            "server": self._wire.server,
+            "extensions": {},
+            "state": {},
+        }
 
-    @property
-    def ends_by_closing(self) -> bool:
-        """Whether an orderly close now would pass for the end of an unfinished response."""
-        version = self.connection.their_http_version or b"1.1"
-        return self.connection.our_state is h11.SEND_BODY and version < b"1.1"
+    async def receive(self) -> dict[str, Any]:
+        """Return a part of the body; after the last, wait until the client has left or is answered.
 
-    async def feed(self, data: bytes | None) -> None:
-        """Go on parsing, after adding *data* if there is some; empty means end of file."""
-        if data is not None:
-            self.connection.receive_data(data)
-        await self._handle_events()
+        A checkpoint when it has to wait; safe to cancel and to call again.
+        """
+        if not (self._is_body_taken or self._is_answered):
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return await self._receive_body()
+        while not (self._is_answered or self._is_refused or self._wire.is_gone):
+            await self._receive_more(self._limits.max_header_bytes)
+        await trio.lowlevel.checkpoint()
+        return {"type": "http.disconnect"}
 
-    async def _handle_events(self) -> None:
-        """Parse what there is and hand it on, body parts joined as far as possible."""
-        self.is_paused = False
-        body: list[bytes] = []
-        while True:
+    async def _receive_body(self) -> dict[str, Any]:
+        while not (self._is_answered or self._is_refused):
             try:
-                event = self.connection.next_event()
-            except h11.RemoteProtocolError as error:
-                await self.refuse(error.error_status_hint)
-                return
-            if isinstance(event, h11.Data):
-                body.append(event.data)
-            elif isinstance(event, h11.EndOfMessage):
-                await self._put_body(body, is_last=True)
-                body.clear()
-            elif isinstance(event, h11.Request):
-                await self.send(Updated(idle=False))
-                if status := _reason_to_refuse(event, self.config.h11_max_incomplete_size):
-                    await self.refuse(status)
-                    return
-                await self._create_stream(event)
-                if self.connection.they_are_waiting_for_100_continue:
-                    await self._send_h11_events(h11.InformationalResponse(status_code=100, headers=[]))
-            else:
-                self.is_paused = event is h11.PAUSED
-                if body:
-                    await self._put_body(body, is_last=False)
-                return
+                self._decode()
+            except Refused as exc:
+                await self._refuse(exc.status)
+                break
+            if self._ready or self._body.is_complete:
+                part, self._ready = self._ready, b""
+                self._is_body_taken = self._body.is_complete
+                return {"type": "http.request", "body": part, "more_body": not self._is_body_taken}
+            if self._wire.is_gone:
+                break
+            if self._head.expects_continue and not self._wire.buffer and self._response is None:
+                await self._wire.send(CONTINUE)
+            await self._receive_more(READ_SIZE)
+        await trio.lowlevel.checkpoint()
+        return {"type": "http.disconnect"}
 
-    async def _put_body(self, parts: list[bytes], *, is_last: bool) -> None:
-        # Without a stream, the app has answered and the rest of the body is ignored.
-        if self.stream is not None:
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            await self.stream.app_put({"type": "http.request", "body": bytes(body), "more_body": not is_last})
+    def _decode(self) -> None:
+        if not self._body.is_complete and self._wire.buffer:
+            part, self._wire.buffer = self._body.decode(self._wire.buffer)
+            self._ready = self._ready + part if self._ready else part
 
-    async def _create_stream(self, request: h11.Request) -> None:
-        self.stream = GuardedStream(
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
-        )
-        await self.stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=list(request.headers),
-                http_version=request.http_version.decode("ascii"),
-                method=request.method.decode("ascii"),
-                raw_path=request.target,
-                state=self.connection_state,
-            )
-        )
+    async def _receive_more(self, limit: int) -> None:
+        # Cancelled when the response is complete: there is nothing to wait for then.
+        with trio.CancelScope() as self._waiting:
+            await self._wire.receive_more(limit)
 
-    async def stream_send(self, event: StreamEvent) -> None:
-        """Send one event of the response, the head of a short one together with its body."""
-        if isinstance(event, FinalBody):
-            events: list[Any] = [h11.Data(data=event.data)] if event.data else []
-            await self._send_h11_events(*events, h11.EndOfMessage())
-        elif isinstance(event, Body):
-            await self._send_h11_events(h11.Data(data=event.data))
-        elif isinstance(event, Response) and event.status_code >= 200:
-            await self._send_head(event)
-        elif isinstance(event, EndBody):
-            await self._send_h11_events(h11.EndOfMessage())
+    async def _refuse(self, status: int) -> None:
+        self._is_refused = True
+        if not (self._is_head_sent or self._is_answered):
+            await self._wire.send(error_response(status))
+        await self._wire.end()
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Take one event of the response.
+
+        Does nothing when the client has gone.  A checkpoint, except that the
+        last part of a body is written without one when there is room.
+
+        Raises:
+            ValueError: The response cannot be sent like this.
+        """
+        if self._is_answered or self._is_refused or self._wire.is_gone:
+            await trio.lowlevel.checkpoint()
+        elif message["type"] == "http.response.body":
+            await self._send_body(message.get("body", b""), is_last=not message.get("more_body", False))
+        elif message["type"] == "http.response.start":
+            await self._send_head(int(message["status"]), message.get("headers", ()))
         else:
-            await super().stream_send(event)
+            raise ValueError(f"{message['type']} is no part of a response")
 
-    async def _send_head(self, event: Response) -> None:
-        headers = event.headers
+    async def _send_head(self, status: int, headers: Any) -> None:
+        if self._response is not None:
+            raise ValueError("the response has begun before")
+        # Here and nowhere below: who is cancelled before the head is out can still answer something else.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        response = Response(is_head=self._head.method == "HEAD", is_old=self._head.version == "1.0")
         # The client learns that it cannot send another request here: we shall
         # not wait for the rest of a body that the app does not want.
-        if self.context.terminated.is_set() or self.connection.their_state is h11.SEND_BODY:
-            headers = [*headers, (b"connection", b"close")]
-        head = h11.Response(headers=headers, status_code=event.status_code)
-        if any(name == b"content-length" for name, _ in head.headers):
+        close = not self._head.keeps_alive or self._is_draining.is_set() or not self._is_body_here()
+        head = response.head(status, headers, close=close)
+        self._response = response
+        self._keeps_alive = not (close or response.asks_to_close)
+        if response.has_length:
             self._held = head
-            await trio.lowlevel.checkpoint_if_cancelled()
         else:
-            await self._send_h11_events(head)
+            self._is_head_sent = True
+            await self._wire.send(head)
 
-    async def _send_h11_events(self, *events: Any) -> None:
-        if self._held is not None:
-            events = (self._held, *events)
-            self._held = None
+    def _is_body_here(self) -> bool:
         try:
-            data = b"".join([self.connection.send(event) for event in events])
-        except h11.LocalProtocolError:
-            if self.connection.their_state is not h11.ERROR:
-                raise
-            # What the client sent was refused while the app was at work.
+            self._decode()
+        except Refused:
+            return False
+        return self._body.is_complete
+
+    async def _send_body(self, part: bytes, *, is_last: bool) -> None:
+        if self._response is None:
+            raise ValueError("the response has not begun")
+        data = self._response.body(part, is_last=is_last)
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        self._is_head_sent = True
+        await self._wire.send(data)
+        if is_last:
+            self._is_answered = True
+            if self._waiting is not None:
+                self._waiting.cancel()
+        else:
             await trio.lowlevel.checkpoint()
-        else:
-            await self.send(RawData(data))
-
-    async def refuse(self, status: int) -> None:
-        """Answer *status* if no answer has begun, and close."""
-        if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            await self._send_error_response(status)
-        await self.send(Closed())
-        await self._close_stream()
-
-    async def _maybe_recycle(self) -> None:
-        """Close after a response, or get ready for the next request."""
-        await self._close_stream()
-        if self._held is not None:
-            # The app failed between head and body, so there is time to say so.
-            self._held = None
-            await self._send_error_response(500)
-        states = {self.connection.our_state, self.connection.their_state}
-        if self.context.terminated.is_set() or states != {h11.DONE}:
-            await self.send(Closed())
-        else:
-            self.connection.start_next_cycle()
-            await self.send(Updated(idle=True))
 
 
-def _reason_to_refuse(request: h11.Request, max_header_bytes: int) -> int | None:
-    if request.http_version[:1] != b"1":
-        return 505
-    if request.method == b"CONNECT":
-        return 501
-    size = len(request.target)
-    framings = 0
-    for name, value in request.headers:
-        size += len(name) + len(value) + 4
-        framings += name in {b"content-length", b"transfer-encoding"}
-    if size > max_header_bytes or len(request.headers) > MAX_HEADERS:
-        return 431
-    # Both at once is how requests are smuggled past a proxy (RFC 9112, 6.3).
-    return 400 if framings > 1 else None
+def error_response(status: int) -> bytes:
+    """Encode the answer to a request that is not served; the connection ends with it."""
+    return Response().head(status, [(b"content-length", b"0")], close=True)

@@ -44,6 +44,12 @@ class ListenerConfig:
     max_header_bytes: int = attrs.field(default=32768, validator=attrs.validators.ge(1024))
     """Longest request line and header section together."""
 
+    max_message_bytes: int = attrs.field(default=16 * 2**20, validator=attrs.validators.ge(1))
+    """Longest message that is taken from a WebSocket."""
+
+    ping_interval: float = attrs.field(default=20.0, validator=_positive)
+    """How long a WebSocket may be silent before it is pinged, and then before it is given up."""
+
     @bind.validator
     def _check_bind(self, _: attrs.Attribute[str], value: str) -> None:
         parse_bind(value)

@@ -10,7 +10,7 @@ import trio
 from hypercorn.config import Config
 
 from ..asgi import ASGIApp
-from .guard import Connection, ServerContext
+from .connection import Connection, ServerContext
 from .listener import ListenerConfig, url_of
 
 log = logging.getLogger(__name__)
@@ -22,27 +22,31 @@ async def serve_asgi(
     config: ListenerConfig,
     *,
     shutdown: trio.Event,
+    retire: trio.Event | None = None,
     graceful_timeout: float,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve *app* over HTTP/1.1 on the listening socket *sock*, which is closed at the end.
+    """Serve *app* over HTTP/1.1 and WebSocket on the listening socket *sock*, which is closed at the end.
 
-    *app* sees ``http`` scopes only: no lifespan, no WebSocket.  The head of a
+    *app* sees ``http`` and ``websocket`` scopes, no lifespan.  The head of a
     response that declares its ``content-length`` is sent together with the
     first body event, any other head at once.  A ``send`` to a client that has
     gone does nothing; ``receive`` tells that it has.
 
     Setting *shutdown* stops the listener and closes idle connections; requests
     under way have *graceful_timeout* seconds before their app call is cancelled.
-    Cancel to stop at once instead: no client can delay that.
+    Cancel to stop at once instead: no client can delay that.  Setting *retire* some
+    time before *shutdown* only stops the listener, and closes each connection after its
+    next response: no client is left in doubt about a request.
 
     Passes the bound URLs to ``task_status``.
     """
-    context = ServerContext()
-    hypercorn = _as_hypercorn(config)
+    context = ServerContext(_as_hypercorn(config))
 
     async def handle(stream: trio.SocketStream) -> None:
-        await Connection(app, stream, config, hypercorn, context).run()
+        # trio's own socket methods yield more often than a short request can afford.
+        own = stream.socket
+        await Connection(app, socket.socket(own.family, own.type, own.proto, own.detach()), config, context).run()
 
     async with (
         trio.SocketListener(trio.socket.from_stdlib_socket(sock)) as listener,
@@ -53,19 +57,21 @@ async def serve_asgi(
             url = url_of(sock)
             log.debug("serving on %s", url)
             task_status.started([url])
-            await shutdown.wait()
+            await (shutdown if retire is None else retire).wait()
             accepting.cancel_scope.cancel()
         log.debug("stopped accepting on %s", url)
-        await context.drain()
+        context.retire()
+        await shutdown.wait()
+        context.drain()
         connections.cancel_scope.deadline = trio.current_time() + graceful_timeout
 
 
 def _as_hypercorn(config: ListenerConfig) -> Config:
-    """Return what hypercorn's protocol reads of *config*; its own logging stays silent."""
+    """Return what hypercorn's WebSocket reads of *config*; its own logging stays silent."""
     hypercorn = Config()
     hypercorn.accesslog = None
     hypercorn.errorlog = None
     hypercorn.include_date_header = False
     hypercorn.include_server_header = False
-    hypercorn.h11_max_incomplete_size = config.max_header_bytes
+    hypercorn.websocket_max_message_size = config.max_message_bytes
     return hypercorn

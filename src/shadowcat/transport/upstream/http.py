@@ -29,8 +29,8 @@ from ...errors import (
 )
 from ...protocol import ResponseMode
 from ..base import Upstream, UpstreamRequest, UpstreamResponse
-from .http1 import PeerDisconnected
-from .pool import Http1Transport, ResponseStream
+from .http1 import PeerDisconnected, encode_head
+from .pool import Http1Transport, ResponseStream, origin_of
 
 log = logging.getLogger(__name__)
 
@@ -137,9 +137,11 @@ class HttpUpstream(Upstream):
     def __init__(self, config: HttpUpstreamConfig, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._config = config
         self._url = httpx.URL(config.url)
+        self._target = self._url.raw_path
+        self._origin = origin_of(self._url)
         self._address = self._url.netloc.decode("ascii")
         self._owns_transport = transport is None
-        self._transport = Http1Transport(ssl_context=_trust(config.ca_file)) if transport is None else transport
+        self._transport = Http1Transport(ssl_context=load_trust(config.ca_file)) if transport is None else transport
         self._timeout = {"connect": config.connect_timeout, "read": None, "write": None, "pool": None}
         fields = [(name.lower().encode(), value.encode()) for name, value in config.headers]
         if b"host" not in dict(fields):
@@ -156,46 +158,55 @@ class HttpUpstream(Upstream):
             UpstreamRedirected: The answer is a redirect.
             InvalidRequest: The headers cannot be sent.
         """
-        headers = [*self._fields, *(field for field in request.headers if field[0] not in self._replaced)]
+        headers = [*self._fields, *[field for field in request.headers if field[0] not in self._replaced]]
         if request.body or request.method == "POST":
             headers.append((b"content-length", b"%d" % len(request.body)))
-        response: httpx.Response | None = None
+        answer: UpstreamResponse | None = None
         try:
             # Not httpx's read timeout: that would also limit the silence of an event stream.
             # Some servers begin the answer to a GET with its first event, however late that is.
             limit = math.inf if request.method == "GET" else self._config.answer_timeout
             with trio.move_on_after(limit):
-                response = await self._transport.handle_async_request(
-                    httpx.Request(
-                        request.method,
-                        self._url,
-                        headers=headers,
-                        stream=httpx.ByteStream(request.body),
-                        extensions={"timeout": self._timeout},
-                    )
-                )
+                answer = await self._exchange(request, headers)
         except httpx.TransportError as exc:
             raise _translate(exc, self._address) from exc
-        if response is None:
+        if answer is None:
             log.warning("%s: no answer in %s s", self._address, self._config.answer_timeout)
             raise UpstreamTimeout(_TIMED_OUT)
-        answer = self._wrap(response)
         if 300 <= answer.status < 400 and answer.header(b"location") is not None:
             log.warning("%s: redirected with status %s", self._address, answer.status)
             await answer.aclose()
             raise UpstreamRedirected(_REDIRECTED)
         return answer
 
-    def _wrap(self, response: httpx.Response) -> UpstreamResponse:
+    async def _exchange(self, sent: UpstreamRequest, headers: list[tuple[bytes, bytes]]) -> UpstreamResponse:
+        method, body, transport = sent.method, sent.body, self._transport
+        if isinstance(transport, Http1Transport):
+            head = encode_head(method, self._target, headers)
+            status, fields, received = await transport.exchange(
+                self._origin, method, head, body, self._timeout, sent.on_sent
+            )
+            return self._wrap(status, fields, received)
+        request = httpx.Request(
+            method,
+            self._url,
+            headers=headers,
+            stream=httpx.ByteStream(body),
+            extensions={"timeout": self._timeout},
+        )
+        response = await transport.handle_async_request(request)
         stream = response.stream
-        headers = [(name.lower(), value) for name, value in response.headers.raw]
-        if isinstance(stream, ResponseStream) and stream.is_received:
-            # Most answers: no error to translate and no silence to limit.
-            return UpstreamResponse(response.status_code, headers, stream, stream.aclose)
         if not isinstance(stream, httpx.AsyncByteStream):
             raise TypeError("the transport answers with a stream that is not asynchronous")
+        return self._wrap(response.status_code, response.headers.raw, stream)
+
+    def _wrap(self, status: int, fields: list[tuple[bytes, bytes]], stream: httpx.AsyncByteStream) -> UpstreamResponse:
+        headers = [(name.lower(), value) for name, value in fields]
+        if isinstance(stream, ResponseStream) and stream.is_received:
+            # Most answers: no error to translate and no silence to limit.
+            return UpstreamResponse(status, headers, stream, stream.aclose)
         body = _Body(stream, self._address)
-        answer = UpstreamResponse(response.status_code, headers, body, body.aclose)
+        answer = UpstreamResponse(status, headers, body, body.aclose)
         content_type = (answer.header(b"content-type") or b"").decode("latin-1")
         if ResponseMode.from_content_type(content_type) is not ResponseMode.SSE_STREAM:
             body.idle_timeout = self._config.idle_timeout or math.inf
@@ -286,7 +297,12 @@ def _translate(exc: httpx.TransportError, upstream: str) -> ShadowcatError:
             return UpstreamDisconnected(_DISCONNECTED)
 
 
-def _trust(ca_file: str | None) -> ssl.SSLContext | None:
+def load_trust(ca_file: str | None) -> ssl.SSLContext | None:
+    """Return a context that trusts the authorities in *ca_file* alone; None if there is no such file.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
     if ca_file is None:
         return None
     try:

@@ -177,6 +177,8 @@ class Http1Connection:
         self._parser = ResponseParser(max_header_bytes=max_header_bytes, max_header_count=max_header_count)
         self._is_broken = False
         self._is_closed = False
+        self.on_sent: Callable[[], None] | None = None
+        """Called once, when a part of the request has been sent: the whole, if it is sent in one."""
 
     @property
     def is_complete(self) -> bool:
@@ -208,6 +210,7 @@ class Http1Connection:
         except BaseException:
             self.close()
             raise
+        self._note_sent()
 
     async def offer(self, data: bytes) -> None:
         """Send a part of a request to a peer that may answer before it has read it all.
@@ -221,6 +224,12 @@ class Http1Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise httpx.WriteError(str(exc)) from exc
         self._is_broken = False
+        self._note_sent()
+
+    def _note_sent(self) -> None:
+        if self.on_sent is not None:
+            self.on_sent()
+            self.on_sent = None
 
     async def read_head(self, method: str) -> tuple[int, list[tuple[bytes, bytes]]]:
         """Return status and headers of the answer to a request with *method*.

@@ -34,8 +34,11 @@ class PipeConfig:
 
     max_held_bytes: int = attrs.field(default=1024 * 1024, validator=attrs.validators.ge(1))
 
-    pool_size: int = attrs.field(default=2, validator=attrs.validators.ge(1))
-    """Streams that modern requests share; one that asks for log messages has another to itself."""
+    pool_size: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    """Streams that modern requests share; one that asks for log messages has another to itself.
+
+    More than one only for servers of which each can go on where another has asked the
+    client something: the ``requestState`` of an answer may come back to any of them."""
 
     pool_idle_timeout: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
     """How long those beyond the first are kept unused."""

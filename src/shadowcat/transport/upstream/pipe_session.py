@@ -102,10 +102,13 @@ class PipeSession:
             answer.headers = [field for field in answer.headers if field[0] != SESSION_ID]
         return answer
 
-    async def post(self, text: bytes) -> UpstreamResponse:
+    async def post(self, text: bytes, on_sent: Callable[[], None] | None = None) -> UpstreamResponse:
         """Send what a client has posted; return the answer when its first message is there.
 
         A checkpoint.  If cancelled, it may or may not have been sent; the answer is dropped.
+
+        Args:
+            on_sent: See `UpstreamRequest.on_sent`.
 
         Raises:
             UpstreamBusy: Too many requests are under way; nothing was sent.
@@ -129,7 +132,7 @@ class PipeSession:
             return answer_with(202)
         exchange = self._begin(is_plain=message is not None)
         try:
-            return await self._ask(exchange, entries)
+            return await self._ask(exchange, entries, on_sent=on_sent)
         except BaseException:
             exchange.close()
             raise
@@ -141,7 +144,11 @@ class PipeSession:
         return exchange
 
     async def _ask(
-        self, exchange: PipeExchange, entries: list[tuple[Message, bytes]], headers: RawHeaders = ()
+        self,
+        exchange: PipeExchange,
+        entries: list[tuple[Message, bytes]],
+        headers: RawHeaders = (),
+        on_sent: Callable[[], None] | None = None,
     ) -> UpstreamResponse:
         self._pipe.check_room(sum(isinstance(entry, Request) for entry, _ in entries))
         # All before the first is sent: the answer to it must not end the exchange.
@@ -154,6 +161,8 @@ class PipeSession:
                 await self._pipe.send(part)
             else:
                 await self._tell(entry, part)
+        if on_sent is not None:
+            on_sent()
         return await exchange.respond(self._config.stream_after, headers)
 
     async def _tell(self, message: Message, text: bytes) -> None:

@@ -87,7 +87,7 @@ class PipeUpstream(Upstream):
             return answer_with(400, error_body(None, INVALID_REQUEST, _NO_SESSION))
         session = self._sessions.get(session_id)
         if session is not None and request.method == "POST":
-            return await session.post(request.body)
+            return await session.post(request.body, request.on_sent)
         await trio.lowlevel.checkpoint()
         # It may have ended just now.
         session = self._sessions.get(session_id)

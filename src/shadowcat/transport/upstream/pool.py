@@ -17,7 +17,7 @@ import select
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
@@ -25,6 +25,7 @@ import attrs
 import httpx
 import trio
 
+from ..tcp import TcpStream
 from .http1 import Http1Connection, encode_head
 
 _AT_ONCE = 65536
@@ -32,6 +33,11 @@ _AT_ONCE = 65536
 
 Origin = tuple[str, str, int]
 """Scheme, host and port."""
+
+RawFields = list[tuple[bytes, bytes]]
+"""Header fields as they came."""
+
+Head = tuple[int, RawFields]
 
 _UNLIMITED = nullcontext()
 
@@ -118,18 +124,39 @@ class Http1Transport(httpx.AsyncBaseTransport):
         """
         timeouts = request.extensions.get("timeout") or {}
         head, body = await _encode(request)
-        origin = _origin(request.url)
+        status, headers, stream = await self.exchange(origin_of(request.url), request.method, head, body, timeouts)
+        return httpx.Response(status, headers=headers, stream=stream, request=request)
+
+    async def exchange(
+        self,
+        origin: Origin,
+        method: str,
+        head: bytes,
+        body: bytes | AsyncIterable[bytes],
+        timeouts: Mapping[str, float | None],
+        on_sent: Callable[[], None] | None = None,
+    ) -> tuple[int, RawFields, ResponseStream]:
+        """Send a request that is encoded already; return status, headers and body of the answer.
+
+        As `handle_async_request`, without the objects of httpx, which cost more than the rest.
+
+        Args:
+            head: See `encode_head`.
+            body: If it is not bytes, it is sent in chunks, and *head* has to say so.
+            timeouts: Seconds, by the names that httpx has for them.
+            on_sent: Called when a body that is bytes has been sent.
+        """
         link = self._take(origin)
         if link is None:
-            with _limit(timeouts.get("connect"), httpx.ConnectTimeout("no connection in time")):
+            with _limit(timeouts.get("connect"), httpx.ConnectTimeout, "no connection in time"):
                 link = await self._connect(origin)
+        link.http.on_sent = on_sent
         try:
-            status, headers = await _exchange(link.http, request.method, head, body, timeouts)
+            status, headers = await _exchange(link.http, method, head, body, timeouts)
         except BaseException:
             link.http.close()
             raise
-        stream = ResponseStream(link, self, timeouts.get("read"))
-        return httpx.Response(status, headers=headers, stream=stream, request=request)
+        return status, headers, ResponseStream(link, self, timeouts.get("read"))
 
     async def aclose(self) -> None:
         """Close the idle connections; keep none from now on.
@@ -181,6 +208,8 @@ class Http1Transport(httpx.AsyncBaseTransport):
                 raise
         self._open += 1
         self._opened_total += 1
+        if stream is tcp:
+            stream = TcpStream(tcp)
         connection = Http1Connection(stream, partial(self._abort, tcp), max_header_bytes=self._max_header_bytes)
         return _Link(origin, tcp.socket, connection)
 
@@ -240,7 +269,7 @@ class ResponseStream(httpx.AsyncByteStream):
             await trio.lowlevel.checkpoint_if_cancelled()
             data, self._rest = self._rest, b""
         else:
-            with _limit(self._read_timeout, httpx.ReadTimeout("no data in time")):
+            with _limit(self._read_timeout, httpx.ReadTimeout, "no data in time"):
                 data = await link.http.read_body()
             if link.http.is_complete:
                 self._release(link)
@@ -263,20 +292,17 @@ class ResponseStream(httpx.AsyncByteStream):
         self._transport.release(link)
 
 
-Head = tuple[int, list[tuple[bytes, bytes]]]
-
-
 async def _exchange(
     http: Http1Connection,
     method: str,
     head: bytes,
     body: bytes | AsyncIterable[bytes],
-    timeouts: dict[str, float | None],
+    timeouts: Mapping[str, float | None],
 ) -> Head:
     if isinstance(body, bytes) and len(body) > _AT_ONCE:
         return await _exchange_long(http, method, head + body, timeouts)
     try:
-        with _limit(timeouts.get("write"), httpx.WriteTimeout("the request was not taken in time")):
+        with _limit(timeouts.get("write"), httpx.WriteTimeout, "the request was not taken in time"):
             if isinstance(body, bytes):
                 await http.send(head + body)
             else:
@@ -287,16 +313,16 @@ async def _exchange(
                 await http.send(b"0\r\n\r\n")
     except httpx.WriteError as error:
         # A server that refuses a request may answer and hang up before it has read it all.
-        with _limit(timeouts.get("read"), error):
+        with _limit(timeouts.get("read"), httpx.WriteError, str(error)):
             try:
                 return await http.read_head(method)
             except (httpx.ReadError, httpx.RemoteProtocolError):
                 raise error from None
-    with _limit(timeouts.get("read"), httpx.ReadTimeout("no answer in time")):
+    with _limit(timeouts.get("read"), httpx.ReadTimeout, "no answer in time"):
         return await http.read_head(method)
 
 
-async def _exchange_long(http: Http1Connection, method: str, data: bytes, timeouts: dict[str, float | None]) -> Head:
+async def _exchange_long(http: Http1Connection, method: str, data: bytes, timeouts: Mapping[str, float | None]) -> Head:
     """Exchange a request that may be refused before it has been read: listen while sending."""
     failures: list[httpx.TransportError] = []
     answer: Head | None = None
@@ -304,7 +330,7 @@ async def _exchange_long(http: Http1Connection, method: str, data: bytes, timeou
 
         async def send() -> None:
             try:
-                with _limit(timeouts.get("write"), httpx.WriteTimeout("the request was not taken in time")):
+                with _limit(timeouts.get("write"), httpx.WriteTimeout, "the request was not taken in time"):
                     await http.offer(data)
             except httpx.TransportError as error:
                 failures.insert(0, error)
@@ -313,7 +339,7 @@ async def _exchange_long(http: Http1Connection, method: str, data: bytes, timeou
 
         nursery.start_soon(send)
         try:
-            with _limit(timeouts.get("read"), httpx.ReadTimeout("no answer in time")):
+            with _limit(timeouts.get("read"), httpx.ReadTimeout, "no answer in time"):
                 answer = await http.read_head(method)
         except httpx.TransportError as error:
             failures.append(error)
@@ -352,19 +378,20 @@ async def _encode(request: httpx.Request) -> tuple[bytes, bytes | AsyncIterable[
     return encode_head(request.method, request.url.raw_path, headers), body
 
 
-def _origin(url: httpx.URL) -> Origin:
+def origin_of(url: httpx.URL) -> Origin:
+    """Return where *url* is served; raises `httpx.UnsupportedProtocol` if it is not HTTP."""
     if url.scheme not in ("http", "https"):
         raise httpx.UnsupportedProtocol("the URL must begin with http:// or https://")
     return url.scheme, url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80)
 
 
-def _limit(seconds: float | None, error: httpx.TransportError) -> AbstractContextManager[None]:
-    return _UNLIMITED if seconds is None else _limited(seconds, error)
+def _limit(seconds: float | None, error: type[httpx.TransportError], message: str) -> AbstractContextManager[None]:
+    return _UNLIMITED if seconds is None else _limited(seconds, error, message)
 
 
 @contextmanager
-def _limited(seconds: float, error: httpx.TransportError) -> Iterator[None]:
+def _limited(seconds: float, error: type[httpx.TransportError], message: str) -> Iterator[None]:
     with trio.move_on_after(seconds) as scope:
         yield
     if scope.cancelled_caught:
-        raise error
+        raise error(message)

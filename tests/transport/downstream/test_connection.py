@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import socket
 
 import pytest
 import trio
@@ -11,8 +12,8 @@ import trio.testing
 from hypercorn.config import Config
 
 from shadowcat.transport.downstream import ListenerConfig
-from shadowcat.transport.downstream.guard import Connection, ServerContext
-from shadowcat.transport.downstream.http1 import GuardedProtocol
+from shadowcat.transport.downstream.connection import Connection, ServerContext
+from shadowcat.transport.downstream.head import parse_head
 
 
 def get(path: str, *headers: str) -> bytes:
@@ -25,16 +26,15 @@ def post(path: str, body: bytes = b"") -> bytes:
 
 async def test_unforeseen_error_ends_one_connection_only(serve, app, monkeypatch, caplog):
     """hypercorn lets it end the accept loop, and with it the process."""
-    feed = GuardedProtocol.feed
 
-    async def fail(self, data):
-        if data == b"boom":
+    def fail(data):
+        if b"boom" in data:
             raise ValueError("unforeseen")
-        await feed(self, data)
+        return parse_head(data)
 
-    monkeypatch.setattr(GuardedProtocol, "feed", fail)
+    monkeypatch.setattr("shadowcat.transport.downstream.connection.parse_head", fail)
     async with serve(app) as server, server.connect() as bystander:
-        assert b"" == await server.exchange(b"boom")
+        assert b"" == await server.exchange(get("boom"))
         assert ["a connection failed"] == [record.message for record in caplog.records]
         await bystander.send(post("ok", b"fine"))
         await bystander.read_until(b"fine")
@@ -194,13 +194,12 @@ async def test_open_stream_is_not_idle(serve, app):
 
 async def test_connection_accepted_too_late_is_closed(app):
     """It was accepted before the listener closed, but starts after `ServerContext.drain`."""
-    context = ServerContext()
-    await context.drain()
-    ours, theirs = trio.socket.socketpair()
+    context = ServerContext(Config())
+    context.drain()
+    ours, theirs = socket.socketpair()
     with theirs, trio.fail_after(1):
-        async with trio.SocketStream(ours) as stream:
-            await Connection(app, stream, ListenerConfig(), Config(), context).run()
-        assert b"" == await theirs.recv(1)
+        await Connection(app, ours, ListenerConfig(), context).run()
+        assert b"" == theirs.recv(1)
 
 
 async def test_slow_header_times_out(serve, app):

@@ -1,0 +1,59 @@
+"""The error boundary: whatever goes wrong with one request stays that request's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from ..errors import ClientDisconnected, ProtocolError, ShadowcatError, UpstreamError
+from ..protocol import error_body
+from ..transport import Exchange
+from .answers import UNEXPECTED, answer_to
+
+log = logging.getLogger(__name__)
+
+
+async def serve_safely(exchange: Exchange, serve: Callable[[], Awaitable[None]]) -> None:
+    """Run *serve*, which answers *exchange*; turn what it raises into the answer, if there is none yet.
+
+    Cancel safe: the answer may then be cut.
+    """
+    try:
+        await serve()
+        log.debug("%s %r answered %d", exchange.method, exchange.path, exchange.status)
+    except ClientDisconnected as error:
+        log.debug("%s", error)
+    except Exception as error:  # noqa: BLE001 - the boundary: nothing may reach the server
+        await _refuse(exchange, error)
+
+
+async def _refuse(exchange: Exchange, error: Exception) -> None:
+    """Turn *error* into the answer, if there is none yet; otherwise leave it cut."""
+    error = _worst(error)
+    if isinstance(error, ClientDisconnected):
+        return
+    answer = answer_to(error)
+    text = str(error) if isinstance(error, ShadowcatError) else UNEXPECTED
+    if not isinstance(error, ShadowcatError):
+        log.error("failed to handle a request", exc_info=error)
+    elif isinstance(error, UpstreamError):
+        log.warning("%s %r: %s", exchange.method, exchange.path, error)
+    else:
+        log.debug("%s %r answered %d: %s", exchange.method, exchange.path, answer.status, error)
+    if exchange.status:
+        return
+    request_id = exchange.request_id
+    if request_id is None and isinstance(error, ProtocolError):
+        request_id = error.request_id
+    headers = [(b"content-type", b"application/json"), *answer.headers]
+    if allow := getattr(error, "allow", None):
+        headers.append((b"allow", allow.encode()))
+    await exchange.respond(answer.status, headers, error_body(request_id, answer.code, text))
+
+
+def _worst(error: Exception) -> Exception:
+    """Return the one error of a group that is to be told: rather a bug than what a user caused."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    leaves = [_worst(inner) for inner in error.exceptions]
+    return next((leaf for leaf in leaves if not isinstance(leaf, ShadowcatError)), leaves[0])

@@ -1,0 +1,29 @@
+"""What a request holds until it is done."""
+
+from __future__ import annotations
+
+from ..session import HeldId
+from ..transport import UpstreamResponse
+
+
+class Custody:
+    """The id of a request and the answer to it: given up at the end of the block, unless handed over."""
+
+    __slots__ = ("answer", "held")
+
+    def __init__(self, held: HeldId | None) -> None:
+        self.held = held
+        self.answer: UpstreamResponse | None = None
+
+    def hand_over(self) -> None:
+        """Leave both to somebody else from here on."""
+        self.held = self.answer = None
+
+    async def __aenter__(self) -> Custody:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.held is not None:
+            self.held.release()
+        if self.answer is not None:
+            await self.answer.aclose()
