@@ -41,8 +41,11 @@ from .transport.upstream import HttpSseUpstreamConfig as HttpSseUpstreamConfig
 from .transport.upstream import HttpUpstream as HttpUpstream
 from .transport.upstream import HttpUpstreamConfig as HttpUpstreamConfig
 from .transport.upstream import PipeConfig as PipeConfig
+from .transport.upstream import PipeStatistics as PipeStatistics
+from .transport.upstream import PipeUpstream as PipeUpstream
 from .transport.upstream import StdioConfig as StdioConfig
 from .transport.upstream import WebSocketUpstreamConfig as WebSocketUpstreamConfig
+from .transport.upstream import open_pipe_upstream as open_pipe_upstream
 
 if TYPE_CHECKING:
     __version__: str
