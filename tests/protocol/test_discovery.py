@@ -15,6 +15,9 @@ from shadowcat.protocol import (
     peek,
 )
 
+DESCRIBED = b"""{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",
+"io.modelcontextprotocol/clientCapabilities":{}}}"""
+
 
 def response(**members):
     message = peek(json.dumps({"jsonrpc": "2.0", "id": 1, **members}).encode())
@@ -79,4 +82,10 @@ def test_modern_client_is_told_the_versions_of_a_legacy_server():
 )
 def test_status_of_modern_answers(answer, status):
     """Spec 2026-07-28, streamable HTTP."""
-    assert status == http_status_of(answer)
+    assert status == http_status_of(answer, DESCRIBED)
+
+
+def test_status_of_an_error_that_answers_a_request_without_its_metadata():
+    """Spec 2026-07-28, streamable HTTP: 400, whatever the server calls it."""
+    assert 400 == http_status_of(failure(-32602), b'{"name":"x"}')
+    assert 200 == http_status_of(response(result={}), b"")

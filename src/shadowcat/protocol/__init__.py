@@ -32,6 +32,7 @@ from .inbound import is_modern as is_modern
 from .jsonrpc import HEADER_MISMATCH as HEADER_MISMATCH
 from .jsonrpc import INTERNAL_ERROR as INTERNAL_ERROR
 from .jsonrpc import INVALID_REQUEST as INVALID_REQUEST
+from .jsonrpc import METHOD_NOT_FOUND as METHOD_NOT_FOUND
 from .jsonrpc import PARSE_ERROR as PARSE_ERROR
 from .jsonrpc import Batch as Batch
 from .jsonrpc import Message as Message

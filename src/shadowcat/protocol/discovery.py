@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from .headers import VERSION_META_KEY
-from .jsonrpc import RawId, Response, error_body, read_value
+from .jsonrpc import METHOD_NOT_FOUND, RawId, Response, error_body, read_value
 from .methods import DISCOVER
 from .versions import LEGACY_VERSIONS, MODERN_VERSIONS, Era
 
@@ -53,12 +53,22 @@ def legacy_only_body(request_id: RawId | None, requested: str) -> bytes:
     )
 
 
-def http_status_of(response: Response) -> int:
-    """Return the HTTP status that a modern answer has (MCP 2026-07-28, streamable HTTP)."""
+def describes_itself(params: bytes) -> bool:
+    """Tell whether a request has what 2026-07-28 wants in ``_meta``; not whether that is right."""
+    return VERSION_META_KEY.encode() in params and b"io.modelcontextprotocol/clientCapabilities" in params
+
+
+def http_status_of(response: Response, params: bytes) -> int:
+    """Return the HTTP status that a modern answer has (MCP 2026-07-28, streamable HTTP).
+
+    Args:
+        params: Of the request.  An error that answers one without its metadata is about that.
+    """
     if not response.is_error:
         return 200
     error = read_value(response.error)
     code = error.get("code") if isinstance(error, dict) else None
-    if code == -32601:
+    if code == METHOD_NOT_FOUND:
         return 404
-    return 400 if isinstance(code, int) and code in _MODERN_ERRORS else 200
+    is_refused = isinstance(code, int) and code in _MODERN_ERRORS
+    return 400 if is_refused or not describes_itself(params) else 200

@@ -19,6 +19,7 @@ from ..errors import InvalidRequest, ParseError
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
 INTERNAL_ERROR: Final = -32603
 HEADER_MISMATCH: Final = -32020
 

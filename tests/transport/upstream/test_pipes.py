@@ -5,6 +5,7 @@ import trio
 
 from shadowcat.errors import UpstreamDisconnected
 from shadowcat.testing import ScriptedConnector, notification, request, result
+from shadowcat.testing.messages import modern_request
 
 from .piping import open_piped
 
@@ -71,3 +72,12 @@ async def test_statistics_count(autojump_clock):
         assert (1, 1, 1) == (found.sessions, found.spares, found.pending)
         assert (1, 1, 1) == (found.late, found.dropped, found.garbage)
         assert (2, 0) == (found.opened, found.broken)
+
+
+async def test_initialize_of_a_modern_client_never_reaches_a_shared_stream(autojump_clock):
+    """A server of both eras would take it for the beginning of a session."""
+    async with open_piped() as piped:
+        await piped.open_modern()
+        answer = await piped.post_modern(modern_request(7, "initialize"))
+        body = await answer.json()
+        assert (answer.status, body["id"], body["error"]["code"]) == (404, 7, -32601)

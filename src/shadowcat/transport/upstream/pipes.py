@@ -17,10 +17,13 @@ from ...protocol import (
     INITIALIZE,
     INVALID_REQUEST,
     LEGACY_VERSIONS,
+    METHOD_NOT_FOUND,
     PROTOCOL_VERSION,
     SESSION_ID,
     Era,
+    Message,
     Notification,
+    RawId,
     Request,
     declared_version,
     era_of,
@@ -42,6 +45,7 @@ _OF_ONE_REQUEST = frozenset(
 _REAP_INTERVAL = 10.0
 """Seconds between two looks for what has been idle for long; less if that is not long."""
 
+_NO_INITIALIZE = "this protocol version has no initialize; send the request itself, or initialize in an older version"
 _NO_SESSION = "the Mcp-Session-Id header is missing; send initialize first"
 
 
@@ -107,10 +111,13 @@ class PipeUpstream(Upstream):
             in_body = declared_version(message.params)
             version = header if in_body is None else in_body
             if version is not None and version not in LEGACY_VERSIONS:
+                if message.method == INITIALIZE:
+                    # Never on a stream that is shared: a server of both eras would take it for a session's.
+                    await trio.lowlevel.checkpoint()
+                    return answer_with(404, error_body(_id_of(message), METHOD_NOT_FOUND, _NO_INITIALIZE))
                 return await self._stateless.post(_opening_headers(request), message, request.body, version)
         await trio.lowlevel.checkpoint()
-        request_id = message.id if isinstance(message, Request) else None
-        return answer_with(400, error_body(request_id, INVALID_REQUEST, _NO_SESSION))
+        return answer_with(400, error_body(_id_of(message), INVALID_REQUEST, _NO_SESSION))
 
     async def _initialize(self, message: Request, request: UpstreamRequest) -> UpstreamResponse:
         pipe = await self._opener.take(_opening_headers(request))
@@ -130,6 +137,10 @@ class PipeUpstream(Upstream):
             for session in [session for session in self._sessions.values() if session.is_idle(now)]:
                 session.end()
             self._stateless.reap(now)
+
+
+def _id_of(message: Message | None) -> RawId | None:
+    return message.id if isinstance(message, Request) else None
 
 
 def _opening_headers(request: UpstreamRequest) -> RawHeaders:

@@ -185,7 +185,7 @@ class StatelessPipes:
             exchange.close()
             raise
         if exchange.is_closed and exchange.response is not None:
-            answer.status = http_status_of(exchange.response)
+            answer.status = http_status_of(exchange.response, message.params)
         return answer
 
     def reap(self, now: float) -> None:
