@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import socket
 
 import pytest
@@ -229,97 +228,3 @@ async def test_abandoned_connection_is_no_error(serve, app, caplog):
                 await client.reset()
         await server.assert_alive()
     assert [] == caplog.records
-
-
-SEEDS = [
-    post("echo", b'{"jsonrpc":"2.0","id":1,"method":"ping"}'),
-    post("early", bytes(300)),
-    post("fail", b"hello"),
-    get("stream", "Accept: text/event-stream"),
-    get("fail_late"),
-    get("wait"),
-    get("echo") + get("stream") + get("echo"),
-    b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n",
-    b"POST /early HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n world\r\n0\r\n\r\n",
-    b"POST /stream HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n world\r\n0\r\n\r\n",
-    b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
-    b"GET /echo HTTP/1.0\r\n\r\n",
-    get("echo", "Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA"),
-    get(
-        "echo", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: mcp",
-    )
-    + b"\x81\x85\x00\x00\x00\x00hello",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
-    b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
-]  # fmt: skip
-SPICES = [b"\r\n", b"\n", b" ", b":", b"\x00", b"\xff", b"\xc3\xa9", b"chunked", b"HTTP/2.0", b"Content-Length: 9\r\n"]
-
-
-def mutate(rng: random.Random) -> bytes:
-    data = bytearray(rng.choice(SEEDS))
-    for _ in range(rng.choice([0, 1, 1, 2, 3, 8])):
-        at = rng.randrange(len(data) + 1)
-        end = min(len(data), at + rng.choice([1, 1, 4, 20]))
-        match rng.randrange(6):
-            case 0:
-                data[at:at] = rng.choice(SPICES)
-            case 1:
-                del data[at:end]
-            case 2:
-                data[at:at] = data[at:end] * rng.choice([1, 2, 50])
-            case 3:
-                data[at:end] = rng.randbytes(end - at)
-            case 4:
-                data[at:] = rng.choice(SEEDS)
-            case 5:
-                data = bytearray(data.swapcase())
-    return bytes(data)
-
-
-async def misbehave(server, rng: random.Random) -> None:
-    """Send something mutated, in one piece or several, and leave in some way."""
-    async with server.connect() as client:
-        data = mutate(rng)
-        cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.choice([0, 0, 1, 3])))
-        try:
-            for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
-                await client.send(data[start:end])
-                await trio.lowlevel.checkpoint()
-            match rng.randrange(4):
-                case 0:
-                    await client.reset()
-                case 1:
-                    await client.stream.aclose()
-                case _:
-                    await client.stream.send_eof()
-                    await client.read_to_end()
-        except trio.BrokenResourceError:
-            pass  # we were cut off, which is the server's right
-
-
-async def fuzz(serve, app, caplog, seed: int, connections: int) -> None:
-    rng = random.Random(seed)
-    async with serve(app, graceful_timeout=60) as server, server.connect() as bystander:
-        for number in range(connections):
-            with trio.fail_after(10):
-                await misbehave(server, rng)
-                message = b"still-here-%d." % number
-                await bystander.send(post("echo", message))
-                await bystander.read_until(message)
-        server.shutdown.set()
-        with trio.fail_after(5):
-            await server.stopped.wait()
-    assert {"the application failed"} >= {record.message for record in caplog.records}
-
-
-@pytest.mark.parametrize("seed", range(3))
-async def test_fuzz(serve, app, caplog, seed):
-    """No request brings the server down, leaves a task behind or surprises the guard."""
-    await fuzz(serve, app, caplog, seed, connections=150)
-
-
-@pytest.mark.slow
-async def test_long_fuzz(serve, app, caplog):
-    """Five thousand connections; every one used to have a chance of 1.5 % to end the server."""
-    await fuzz(serve, app, caplog, seed=1000, connections=5000)

@@ -153,7 +153,9 @@ async def test_expect_continue(serve, app):
     async with serve(app) as server, server.connect() as client:
         await client.send(post("echo", b"hello", "Expect: 100-continue")[:-5])
         assert b"HTTP/1.1 100 \r\n\r\n" == await client.read_until(b"\r\n\r\n")
-        await client.send(b"hello")
+        for part in (b"he", b"llo"):
+            await client.send(part)
+            await trio.testing.wait_all_tasks_blocked()
         assert (await client.read_until(b"hello")).startswith(b"HTTP/1.1 200 ")
 
 
@@ -287,3 +289,141 @@ async def test_an_answer_that_was_cancelled_before_its_head_can_be_another(serve
         answer = await server.exchange(get("ok", CLOSE))
     assert answer.startswith(b"HTTP/1.1 404 ")
     assert answer.endswith(b"\r\n\r\nno")
+
+
+async def test_early_answer_is_not_preceded_by_continue(serve, app):
+    """The body is asked for only when somebody reads it."""
+    async with serve(app) as server:
+        answer = await server.exchange(post("early", b"hello", "Expect: 100-continue")[:-5])
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"\r\nconnection: close\r\n" in answer
+
+
+async def test_continue_does_not_follow_the_head(serve):
+    """Nor is it sent when the body comes unasked."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        body = (await receive())["body"]
+        await send({"type": "http.response.body", "body": body})
+
+    async with serve(app) as server:
+        request = post("ok", b"hello", "Expect: 100-continue", CLOSE)
+        for parts in ([request[:-5], b"hello"], [request]):
+            answer = await server.exchange(*parts)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert answer.endswith(b"5\r\nhello\r\n0\r\n\r\n")
+
+
+async def test_body_nobody_read_is_dropped(serve, app):
+    """When all of it is here, the connection can be used again."""
+    async with serve(app) as server, server.connect() as client:
+        for request in (post("early", b"hello"), chunked("early", b"5\r\nhello\r\n0\r\n\r\n")):
+            await client.send(request)
+            assert b"close" not in await client.read_until(b"\r\n\r\n")
+            await client.read_until(b"no")
+        await client.send(post("echo", b"still here"))
+        await client.read_until(b"still here")
+
+
+async def test_body_can_be_read_after_the_answer_has_begun(serve):
+    """Nothing of it is lost to whoever looks whether it is here."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        more = True
+        while more:
+            event = await receive()
+            more = event["more_body"]
+            await send({"type": "http.response.body", "body": event["body"].upper(), "more_body": more})
+
+    async with serve(app) as server, server.connect() as client:
+        for request in (post("ok", b"hello"), chunked("ok", b"5\r\nhello\r\n0\r\n\r\n")):
+            await client.send(request)
+            assert b"5\r\nHELLO\r\n0\r\n\r\n" in await client.read_until(b"0\r\n\r\n")
+
+
+async def test_whoever_waits_in_receive_is_told_of_the_end(serve):
+    """The client is still there, but has all it asked for."""
+    told = []
+
+    async def watch(receive):
+        while (event := await receive())["type"] != "http.disconnect":
+            pass
+        told.append(event)
+
+    async def app(scope, receive, send):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, receive)
+            await trio.testing.wait_all_tasks_blocked()
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+            await send({"type": "http.response.body", "body": b"ok"})
+
+    async with serve(app) as server, server.connect() as client:
+        for request in (post("ok", b"hello"), get("ok")):
+            await client.send(request)
+            await client.read_until(b"ok")
+            await trio.testing.wait_all_tasks_blocked()
+    assert [{"type": "http.disconnect"}] * 2 == told
+
+
+async def test_empty_line_before_a_request(serve, app):
+    """Some clients send one after a body (RFC 9112, 2.2)."""
+    async with serve(app) as server, server.connect() as client:
+        for request in (b"\r\n" + post("echo", b"<1>"), post("echo", b"<2>") + b"\r", b"\n" + post("echo", b"<3>")):
+            await client.send(request)
+            await trio.testing.wait_all_tasks_blocked()
+        for answer in (b"<1>", b"<2>", b"<3>"):
+            await client.read_until(answer)
+
+
+async def test_other_protocol_is_refused_at_its_first_byte(serve, app):
+    """A TLS client sends no empty line, and would wait for an answer."""
+    async with serve(app, header_timeout=60) as server:
+        assert (await server.exchange(b"\x16\x03\x01\x02\x00\x01")).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_target_with_a_host(serve, app):
+    async with serve(app) as server:
+        answer = await server.exchange(get("ok", CLOSE).replace(b"/ok", b"http://a/ok%20?b=c"))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+    assert ("/ok ", b"/ok%20", b"b=c") == tuple(app.calls[0][key] for key in ("path", "raw_path", "query_string"))
+
+
+async def test_requests_sent_in_advance_keep_nobody_waiting(serve):
+    """There is a checkpoint between two of them."""
+    served = []
+
+    async def app(scope, receive, send):
+        served.append(scope["path"])
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with serve(app) as server, server.connect() as many, server.connect() as one:
+        await many.send(get("many") * 500)
+        await one.send(get("one"))
+        await one.read_until(b"\r\n\r\n")
+        assert len(served) < 400
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [{"type": "http.response.body", "body": b"x"}],
+        [{"type": "http.response.start", "status": 200}, {"type": "http.response.push"}],
+        [{"type": "http.response.start", "status": 99}],
+        [{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]}] * 2,
+    ],
+    ids=["body first", "unknown", "no status", "two heads"],
+)
+async def test_misbehaving_application(serve, caplog, events):
+    """Its mistake ends its own connection, and the client can tell."""
+
+    async def app(scope, receive, send):
+        for event in events:
+            await send(event)
+
+    async with serve(app) as server:
+        answer = await server.exchange(get("ok"))
+        assert answer.startswith(b"HTTP/1.1 500 ") or not answer.endswith(b"0\r\n\r\n")
+    assert ["the application failed"] == [record.message for record in caplog.records]

@@ -30,7 +30,7 @@ class Refused(Exception):  # noqa: N818 - it names what becomes of the request
         self.status = status
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class RequestHead:
     """What a request says about itself before its body."""
 

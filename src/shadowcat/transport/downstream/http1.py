@@ -39,6 +39,7 @@ class HTTPExchange:
         "_is_refused",
         "_keeps_alive",
         "_limits",
+        "_may_continue",
         "_ready",
         "_response",
         "_waiting",
@@ -51,6 +52,7 @@ class HTTPExchange:
         self._limits = limits
         self._is_draining = is_draining
         self._body = ChunkedBody() if head.length is None else LengthBody(head.length)
+        self._may_continue = head.expects_continue
         self._ready = b""
         self._is_body_taken = False
         self._response: Response | None = None
@@ -126,8 +128,10 @@ class HTTPExchange:
                 return {"type": "http.request", "body": part, "more_body": not self._is_body_taken}
             if self._wire.is_gone:
                 break
-            if self._head.expects_continue and not self._wire.buffer and self._response is None:
-                await self._wire.send(CONTINUE)
+            if self._may_continue:
+                self._may_continue = False
+                if self._response is None and not self._wire.buffer:
+                    await self._wire.send(CONTINUE)
             await self._receive_more(READ_SIZE)
         await trio.lowlevel.checkpoint()
         return {"type": "http.disconnect"}
