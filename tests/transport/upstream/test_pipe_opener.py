@@ -1,11 +1,13 @@
 """Streams within a limit, and some in advance."""
 
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 import trio.testing
 
-from shadowcat.errors import UpstreamBusy, UpstreamUnavailable
-from shadowcat.testing import ScriptedConnector, request
+from shadowcat.errors import UpstreamBusy, UpstreamDisconnected, UpstreamUnavailable
+from shadowcat.testing import ScriptedConnector, modern_request, request
 
 from .piping import open_piped
 
@@ -95,3 +97,25 @@ async def test_failed_opening_gives_its_place_back(autojump_clock):
         piped.connector.failure = None
 
         await piped.open_session()
+
+
+class ShortLived(ScriptedConnector):
+    """Opens streams that have ended already."""
+
+    @asynccontextmanager
+    async def open(self, headers):
+        async with super().open(headers) as stream:
+            stream.stop("the server process exited with status 2")
+            yield stream
+
+
+@pytest.mark.parametrize("is_modern", [False, True])
+async def test_stream_that_ends_while_it_is_opened_serves_nobody(autojump_clock, is_modern):
+    """Whoever asked for it is told, and nothing is kept of it."""
+    async with open_piped(ShortLived(), max_sessions=1) as piped:
+        for _ in range(5):
+            send = piped.post_modern if is_modern else piped.post
+            with pytest.raises((UpstreamUnavailable, UpstreamDisconnected), match="status 2"):
+                await send(modern_request(1, "tools/list") if is_modern else request(1, "initialize"))
+            await trio.sleep(2)
+            assert 0 == piped.connector.open_now == piped.statistics().sessions

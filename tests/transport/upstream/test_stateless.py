@@ -196,6 +196,18 @@ async def test_stream_of_a_caller_who_left_logs_to_nobody_else(autojump_clock):
         await begin(piped, call_of(2, **{LOG: "info"}))
 
 
+async def test_stream_stays_its_caller_s_when_a_subscription_on_it_ends(autojump_clock):
+    """It was there before, and takes nothing along."""
+    async with open_piped() as piped:
+        first = await piped.open_modern()
+        subscription, _ = await subscribe(piped, "s", first)
+        await begin(piped, call_of(1, **{LOG: "info"}), first)
+        await subscription.aclose()
+        _, second, _ = await begin(piped, call_of(2))
+
+        assert second is not first
+
+
 async def test_what_belongs_to_no_request_is_dropped(autojump_clock):
     """Never given to a caller, though it be the only one."""
     async with open_piped() as piped:
