@@ -175,16 +175,22 @@ def measure(peer: Peer, seconds: float) -> dict[int, Found]:
 def print_rows(title: str, peers: Sequence[Peer], seconds: float) -> None:
     """Measure each peer by turns, and print the medians."""
     found: dict[tuple[str, int], list[Found]] = {}
+    failures: dict[str, str] = {}
     for _ in range(REPEATS):
         for peer in peers:
-            for connections, row in measure(peer, seconds).items():
-                found.setdefault((peer.name, connections), []).append(row)
+            try:
+                for connections, row in measure(peer, seconds).items():
+                    found.setdefault((peer.name, connections), []).append(row)
+            except Failed as error:
+                failures[peer.name] = str(error).partition(";")[0]
     print(f"| {title} | connections | CPU µs per call | calls/s | p50 ms | Shadowcat's calls/s ÷ its |")
     print("|---|--:|--:|--:|--:|--:|")
     medians = {key: Found(*map(statistics.median, zip(*rows, strict=True))) for key, rows in found.items()}
     for (name, connections), row in medians.items():
         ratio = medians["Shadowcat", connections].per_second / row.per_second
         print(f"| {name} | {connections} | {row.cpu_us:.0f} | {row.per_second:,.0f} | {row.p50_ms:.2f} | {ratio:.1f} |")
+    for failure in failures.values():
+        print(f"\nnot in the table: {failure}")
     print(flush=True)
 
 

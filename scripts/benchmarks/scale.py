@@ -14,7 +14,8 @@ import resource
 import statistics
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -46,9 +47,17 @@ class _Request:
         self.is_complete = True
 
 
+@asynccontextmanager
+async def _until_it_breaks() -> AsyncGenerator[None, None]:
+    try:
+        yield
+    except trio.BrokenResourceError:
+        pass
+
+
 async def answer(stream: trio.SocketStream) -> None:
     """Answer POST at once; begin an event stream for GET, and say nothing on it."""
-    async with stream:
+    async with stream, _until_it_breaks():
         while True:
             request = _Request()
             parser = httptools.HttpRequestParser(request)

@@ -8,8 +8,9 @@ import trio
 import trio.testing
 
 from shadowcat.abc import Connector
-from shadowcat.errors import UpstreamDisconnected, UpstreamUnavailable
+from shadowcat.errors import MessageRefused, UpstreamDisconnected, UpstreamUnavailable
 from shadowcat.testing import ScriptedConnector, notification, request, result
+from shadowcat.testing.messages import modern_request
 from shadowcat.transport.upstream import PipeConfig
 from shadowcat.transport.upstream.pipe import Pipe
 from shadowcat.transport.upstream.pipe_config import PipeCounters
@@ -151,3 +152,26 @@ async def test_cancellation_at_each_step_of_opening_leaves_nothing(autojump_cloc
         assert call.is_done
         assert piped.connector.open_now == piped.statistics().sessions
         assert 0 == piped.statistics().pending
+
+
+async def test_a_message_of_ours_that_is_refused_costs_nothing_else(autojump_clock, monkeypatch):
+    """As by a server over HTTP+SSE that answers 503 to one POST."""
+    async with open_piped() as piped:
+        server = await piped.open_modern()
+        waiting = piped.soon(piped.post_modern, modern_request(1, "tools/list"))
+        sent = await server.next_message()
+        left = piped.soon(piped.post_modern, modern_request(2, "tools/list"))
+        await server.next_message()
+        send = server.send
+
+        async def refuse(message):
+            if b"notifications/cancelled" in message:
+                raise MessageRefused("the server answered 503")
+            await send(message)
+
+        monkeypatch.setattr(server, "send", refuse)
+        left.scope.cancel()
+        await trio.sleep(1)
+        monkeypatch.undo()
+        await server.say(result(sent["id"], tools=[]))
+        assert result(1, tools=[]) == await (await waiting.answer()).json()

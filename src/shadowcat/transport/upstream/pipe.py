@@ -20,6 +20,7 @@ from ...errors import (
     StreamBroken,
     UpstreamBusy,
     UpstreamDisconnected,
+    UpstreamError,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -235,10 +236,17 @@ class Pipe:
             while True:
                 await self._outgoing.wait()
                 while self._outbox:
-                    await stream.send(self._outbox.popleft())
+                    await self._send_quietly(stream, self._outbox.popleft())
                 self._outgoing = trio.Event()
         except StreamBroken as error:
             log.debug("nothing can be sent on a message stream any more: %s", error)
+
+    async def _send_quietly(self, stream: MessageStream, text: bytes) -> None:
+        try:
+            await stream.send(text)
+        except UpstreamError as error:
+            # Of this message alone; nobody waits to be told.
+            log.debug("a message of ours was refused: %s", error)
 
     # What the reader does.
 
