@@ -242,6 +242,7 @@ class Pipe:
             log.debug("nothing can be sent on a message stream any more: %s", error)
 
     async def _send_quietly(self, stream: MessageStream, text: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             await stream.send(text)
         except UpstreamError as error:

@@ -15,7 +15,6 @@ from trio.abc import Stream
 from ...errors import ConfigError, UpstreamUnavailable
 from ..base import Connector, MessageStream, RawHeaders
 from .http import HttpUpstreamConfig
-from .websocket_link import LinkLimits, open_link
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +124,10 @@ class WebSocketConnector(Connector):
         self._host = fields.pop(b"host", self._url.netloc).decode("ascii")
         self._fields = fields
         self._trust = _trust(config.ca_file) if self._url.scheme == "https" else None
+        # Not before: the library behind it takes a tenth of the start of a proxy that has no WebSocket to open.
+        from .websocket_link import LinkLimits, open_link
+
+        self._open_link = open_link
         self._limits = LinkLimits(
             max_message_size=config.max_message_size,
             ping_interval=config.ping_interval,
@@ -141,7 +144,7 @@ class WebSocketConnector(Connector):
             try:
                 target = self._url.raw_path.decode("ascii")
                 fields = [*self._fields.items(), *passing]
-                async with open_link(stream, self._host, target, fields, self._limits, deadline) as link:
+                async with self._open_link(stream, self._host, target, fields, self._limits, deadline) as link:
                     yield link
             except UpstreamUnavailable as error:
                 log.warning("%s: %s", self._url.netloc.decode("ascii"), error)
