@@ -30,6 +30,7 @@ class HTTPExchange:
 
     __slots__ = (
         "_body",
+        "_expects_continue",
         "_head",
         "_held",
         "_is_answered",
@@ -51,6 +52,7 @@ class HTTPExchange:
         self._limits = limits
         self._is_draining = is_draining
         self._body = ChunkedBody() if head.length is None else LengthBody(head.length)
+        self._expects_continue = head.expects_continue
         self._ready = b""
         self._is_body_taken = False
         self._response: Response | None = None
@@ -126,14 +128,17 @@ class HTTPExchange:
                 return {"type": "http.request", "body": part, "more_body": not self._is_body_taken}
             if self._wire.is_gone:
                 break
-            if self._head.expects_continue and not self._wire.buffer and self._response is None:
+            if self._expects_continue and self._response is None:
                 await self._wire.send(CONTINUE)
+                self._expects_continue = False
             await self._receive_more(READ_SIZE)
         await trio.lowlevel.checkpoint()
         return {"type": "http.disconnect"}
 
     def _decode(self) -> None:
         if not self._body.is_complete and self._wire.buffer:
+            # Some clients send the body for each 100 they get: none for those who have begun.
+            self._expects_continue = False
             part, self._wire.buffer = self._body.decode(self._wire.buffer)
             self._ready = self._ready + part if self._ready else part
 
@@ -169,7 +174,7 @@ class HTTPExchange:
     async def _send_head(self, status: int, headers: Any) -> None:
         if self._response is not None:
             raise ValueError("the response has begun before")
-        # Here and nowhere below: who is cancelled before the head is out can still answer something else.
+        # Here and nowhere below: whoever is cancelled before the head is out can still answer something else.
         await trio.lowlevel.checkpoint_if_cancelled()
         response = Response(is_head=self._head.method == "HEAD", is_old=self._head.version == "1.0")
         # The client learns that it cannot send another request here: we shall
@@ -194,6 +199,8 @@ class HTTPExchange:
     async def _send_body(self, part: bytes, *, is_last: bool) -> None:
         if self._response is None:
             raise ValueError("the response has not begun")
+        # Here, where nothing is counted yet: a part is sent and counted, or neither.
+        await trio.lowlevel.checkpoint_if_cancelled()
         data = self._response.body(part, is_last=is_last)
         if self._held:
             data = self._held + data
