@@ -206,6 +206,27 @@ async def test_hangup_of_a_lost_terminal_ends_it(ledger, monkeypatch):
             await crew.shutdown.wait()
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["before", "after"])
+async def test_hangup_does_not_disturb_the_shutdown(ledger, is_first):
+    """By default it would end the process, and with it the calls that have time to finish."""
+    fatal = []
+    signal.signal(signal.SIGHUP, lambda number, _: fatal.append(number))
+    async with running(ledger) as crew:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        if is_first:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await crew.wait_started(3)
+            # While they are replaced, it waits for its turn.
+            os.kill(os.getpid(), signal.SIGHUP)
+            await trio.testing.wait_all_tasks_blocked()
+            crew.shutdown.set()
+        else:
+            crew.shutdown.set()
+            await trio.testing.wait_all_tasks_blocked()
+            os.kill(os.getpid(), signal.SIGHUP)
+    assert fatal == []
+
+
 async def test_shutdown_while_they_start_ends_it(ledger):
     """Whoever does not serve yet has nothing to finish."""
     config = SupervisorConfig(

@@ -159,6 +159,25 @@ async def test_expect_continue(serve, app):
         assert (await client.read_until(b"hello")).startswith(b"HTTP/1.1 200 ")
 
 
+async def test_continue_is_said_once(serve, app):
+    """Some clients send the body again for each."""
+    async with serve(app) as server, server.connect() as client:
+        await client.send(post("echo", b"hello", "Expect: 100-continue")[:-5])
+        assert b"HTTP/1.1 100 \r\n\r\n" == await client.read_until(b"\r\n\r\n")
+        for part in (b"he", b"ll", b"o"):
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send(part)
+        assert (await client.read_until(b"hello")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_continue_is_not_said_to_who_has_begun(serve, app):
+    async with serve(app) as server, server.connect() as client:
+        await client.send(post("echo", b"hello", "Expect: 100-continue")[:-2])
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(b"lo")
+        assert (await client.read_until(b"hello")).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_short_answer_is_one_write(serve, app, monkeypatch):
     """Head and body share a packet: that is most of what a call costs."""
     writes = []
@@ -427,3 +446,20 @@ async def test_misbehaving_application(serve, caplog, events):
         answer = await server.exchange(get("ok"))
         assert answer.startswith(b"HTTP/1.1 500 ") or not answer.endswith(b"0\r\n\r\n")
     assert ["the application failed"] == [record.message for record in caplog.records]
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+async def test_part_that_was_cancelled_is_neither_sent_nor_counted(serve, is_last):
+    """Else what is sent next would come without a head, or be shorter than the head says."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await send({"type": "http.response.body", "body": b"no" if is_last else b"n", "more_body": not is_last})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async with serve(app) as server:
+        answer = await server.exchange(get("ok", CLOSE))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"\r\n\r\nok")

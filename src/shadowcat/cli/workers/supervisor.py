@@ -12,7 +12,8 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import attrs
 import trio
@@ -56,14 +57,15 @@ async def supervise(
     """Serve by worker processes until *shutdown* is set and all have finished.
 
     Passes the URLs to ``task_status`` once every worker serves.  SIGHUP replaces the
-    workers, one after the other.  Cancel to stop all at once; no process outlives this.
+    workers, one after the other, and does nothing once *shutdown* is set.  Cancel to stop
+    all at once; no process outlives this.
 
     Raises:
         ConfigError: The address cannot be bound.
         WorkerFailed: A worker could not serve at the start, or did not finish in order
             at the end.
     """
-    with bind_socket(config.listener) as sock:
+    with _ignored(signal.SIGHUP), bind_socket(config.listener) as sock:
         await _Supervisor(config, sock, shutdown).run(task_status)
 
 
@@ -199,6 +201,19 @@ async def _until(event: trio.Event, run: Callable[..., Awaitable[None]], *args: 
         nursery.start_soon(cancel)
         await run(*args)
         nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def _ignored(number: signal.Signals) -> Iterator[None]:
+    """Have *number* do nothing while nobody receives it.
+
+    trio delivers again what a receiver left, and by default that ends the process.
+    """
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def has_terminal() -> bool:

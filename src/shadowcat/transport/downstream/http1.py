@@ -138,6 +138,8 @@ class HTTPExchange:
 
     def _decode(self) -> None:
         if not self._body.is_complete and self._wire.buffer:
+            # Some clients send the body for each 100 they get: none for those who have begun.
+            self._may_continue = False
             part, self._wire.buffer = self._body.decode(self._wire.buffer)
             self._ready = self._ready + part if self._ready else part
 
@@ -173,7 +175,7 @@ class HTTPExchange:
     async def _send_head(self, status: int, headers: Any) -> None:
         if self._response is not None:
             raise ValueError("the response has begun before")
-        # Here and nowhere below: who is cancelled before the head is out can still answer something else.
+        # Here and nowhere below: whoever is cancelled before the head is out can still answer something else.
         await trio.lowlevel.checkpoint_if_cancelled()
         response = Response(is_head=self._head.method == "HEAD", is_old=self._head.version == "1.0")
         # The client learns that it cannot send another request here: we shall
@@ -198,6 +200,8 @@ class HTTPExchange:
     async def _send_body(self, part: bytes, *, is_last: bool) -> None:
         if self._response is None:
             raise ValueError("the response has not begun")
+        # Here, where nothing is counted yet: a part is sent and counted, or neither.
+        await trio.lowlevel.checkpoint_if_cancelled()
         data = self._response.body(part, is_last=is_last)
         if self._held:
             data = self._held + data
