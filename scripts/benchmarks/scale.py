@@ -28,6 +28,11 @@ from programs import Failed, python, read_line, running
 CONNECTIONS = 16
 REPEATS = 5
 AT_ONCE = 50
+OPENED = 400
+"""Streams whose opening is measured."""
+
+SETTLE = 10.0
+"""Seconds that the proxy has to deal with clients that have all left at once."""
 
 _INITIALIZED = b'{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"bench","version":"1"}}'
 _RESULT = b'{"content":[],"isError":false}'
@@ -123,8 +128,8 @@ class Crowd:
 
         await _spread(open_some, count)
 
-    async def open_streams(self, count: int) -> float:
-        """Have *count* more sessions listened to; return the seconds that one took."""
+    async def open_streams(self, count: int) -> None:
+        """Have *count* more sessions listened to."""
         sessions = iter(self.sessions[len(self.streams) : len(self.streams) + count])
 
         async def open_some(share: int) -> None:
@@ -135,9 +140,7 @@ class Crowd:
                     raise Failed(f"a stream was refused: {got[:100]!r}")
                 self.streams.append(stream)
 
-        start = time.perf_counter()
         await _spread(open_some, count)
-        return (time.perf_counter() - start) / count
 
 
 async def _spread(work, count: int) -> None:  # type: ignore[no-untyped-def]
@@ -160,29 +163,38 @@ def cost(pid: int, port: int, session_id: str) -> float:
     return statistics.median(found)
 
 
+async def opening_cost(pid: int, crowd: Crowd) -> float:
+    """Return the processor time of opening some streams more."""
+    before = programs.cpu_seconds(pid)
+    await crowd.open_streams(OPENED)
+    return programs.cpu_seconds(pid) - before
+
+
 async def measure(pid: int, port: int, streams: int, sessions: int) -> None:
     """Fill the proxy up, and print what it costs."""
     crowd = Crowd(port)
     await crowd.open_sessions(10)
     empty = await trio.to_thread.run_sync(cost, pid, port, crowd.sessions[0])
     await crowd.open_sessions(streams)
-    first = await crowd.open_streams(10)
+    await crowd.open_streams(10)
     before = resident(pid)
+    first = await opening_cost(pid, crowd)
     half = streams * 5 // 9
-    await crowd.open_streams(half - 10)
+    await crowd.open_streams(half - len(crowd.streams))
     crowded = await trio.to_thread.run_sync(cost, pid, port, crowd.sessions[0])
-    await crowd.open_streams(streams - half - 50)
-    last = await crowd.open_streams(50)
+    await crowd.open_streams(streams - half - OPENED)
+    last = await opening_cost(pid, crowd)
     memory = (resident(pid) - before) / (streams - 10)
     for stream in crowd.streams:
         await stream.aclose()
+    await trio.sleep(SETTLE)
     await crowd.open_sessions(max(sessions - len(crowd.sessions), 0))
     await trio.sleep(2)
     full = await trio.to_thread.run_sync(cost, pid, port, crowd.sessions[0])
     print("| As it fills up | |")
     print("|---|--:|")
     print(f"| memory of an idle stream, of {streams:,} at once | {memory / 1024:.1f} KiB |")
-    print(f"| time to open a stream, beside {streams:,} ÷ beside 10 | {last / first:.2f} |")
+    print(f"| CPU of opening a stream, beside {streams:,} ÷ beside 10 | {last / first:.2f} |")
     print(f"| CPU of a call beside {half:,} idle streams ÷ beside none | {crowded / empty:.2f} |")
     print(f"| CPU of a call with {len(crowd.sessions):,} sessions ÷ with 10 | {full / empty:.2f} |")
 
@@ -213,8 +225,8 @@ def main() -> int:
         print(f"{os.cpu_count()} CPUs, Python {platform.python_version()}; medians of {REPEATS}\n")
         try:
             trio.run(measure, proxy.pid, port, args.streams, args.sessions)
-        except Failed as error:
-            sys.exit(f"scripts/bench: {error}")
+        except* Failed as group:
+            sys.exit(f"scripts/bench: {group.exceptions[0]}")
     return 0
 
 
