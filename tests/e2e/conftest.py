@@ -83,7 +83,7 @@ def run(_npm: None, tmp_path: Path) -> Run:
         (tmp_path / "node_modules").symlink_to(npm.install(package))
         with running([npm.node(), str(tmp_path / script), *arguments]) as node:
             status = node.wait(timeout=60)
-        checks = [json.loads(line) for line in node.lines if line.startswith("{")]
+        checks = [json.loads(line) for line in node.lines if line.startswith('{"check"')]
         failed = [f"{check['check']}: {check['error']}" for check in checks if "error" in check]
         assert (failed, status) == ([], 0), node.output
         return [check["check"] for check in checks]

@@ -34,6 +34,7 @@ await run(server, {
   client,
   legacy: true,
   received,
+  dropsProgress: url.startsWith("{"),
   call: (name, args, options) => client.callTool({ name, arguments: args }, undefined, options),
   listen: async () => ({ close: async () => {} }),
   end: async () => {

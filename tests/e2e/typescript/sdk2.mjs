@@ -25,6 +25,7 @@ await run(server, {
   client,
   legacy: client.getProtocolEra() === "legacy",
   received,
+  dropsProgress: url.startsWith("{"),
   call: (name, args, options) => client.callTool({ name, arguments: args }, options),
   listen: (filter) => (modern ? client.listen(filter) : { close: async () => {} }),
   end: async () => {
