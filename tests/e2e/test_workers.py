@@ -257,7 +257,8 @@ async def test_closing_the_terminal_ends_all(server, place):
 
     os.close(terminal)
     _, status = await trio.to_thread.run_sync(os.waitpid, pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    # 120 is Python's own: there was no terminal any more to flush the output to.
+    assert os.waitstatus_to_exitcode(status) in {0, 120}
     await wait_gone(children)
 
 
