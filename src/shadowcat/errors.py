@@ -24,6 +24,7 @@
   + Draining                  the proxy is shutting down
   + UpstreamError
     - UpstreamUnavailable     no connection: the upstream never saw the request
+      * UpstreamBusy          ... because it has as much to do as it may have
     - UpstreamDisconnected    it broke off: it may have acted on the request
     - UpstreamTimeout         it did not answer in time: it may still act on it
     - UpstreamAbandoned       the proxy stopped waiting: it may still act on it
@@ -178,6 +179,10 @@ class UpstreamError(ShadowcatError):
 
 class UpstreamUnavailable(UpstreamError):
     """No connection could be made, so the upstream never saw the request."""
+
+
+class UpstreamBusy(UpstreamUnavailable):
+    """It has as much to do as it may have, or is given a rest; it never saw the request."""
 
 
 class UpstreamDisconnected(UpstreamError):

@@ -37,7 +37,7 @@ EXPECTED = {
     errors.StoreUnavailable: (503, -32603),
     errors.StoreCorrupt: (503, -32603),
     errors.Draining: (503, -32603),
-    errors.UpstreamUnavailable: (502, -32603),
+    errors.UpstreamBusy: (503, -32603),
     errors.UpstreamDisconnected: (502, -32603),
     errors.UpstreamTimeout: (504, -32603),
     errors.UpstreamAbandoned: (504, -32603),

@@ -49,6 +49,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     errors.StoreError: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
     errors.Draining: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, (*_RETRY_LATER, *_CLOSE)),
     errors.UpstreamError: Answer(HTTPStatus.BAD_GATEWAY, INTERNAL_ERROR),
+    errors.UpstreamBusy: Answer(HTTPStatus.SERVICE_UNAVAILABLE, INTERNAL_ERROR, _RETRY_LATER),
     errors.UpstreamAbandoned: Answer(HTTPStatus.GATEWAY_TIMEOUT, INTERNAL_ERROR, _CLOSE),
     errors.UpstreamTimeout: Answer(HTTPStatus.GATEWAY_TIMEOUT, INTERNAL_ERROR),
 }
