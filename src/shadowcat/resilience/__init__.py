@@ -6,3 +6,6 @@ from .breaker import Circuit as Circuit
 from .breaker import CircuitConfig as CircuitConfig
 from .breaker import CircuitState as CircuitState
 from .breaker import Permit as Permit
+from .ratelimit import Allowance as Allowance
+from .ratelimit import RateLimit as RateLimit
+from .ratelimit import RateLimiter as RateLimiter
