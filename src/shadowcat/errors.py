@@ -201,7 +201,7 @@ class UpstreamUnavailable(UpstreamError):
 
 
 class UpstreamBusy(UpstreamUnavailable):
-    """As many requests or sessions are under way as are allowed; nothing was sent."""
+    """As much is under way as is allowed, or the server is given a rest; nothing was sent."""
 
 
 class UpstreamDisconnected(UpstreamError):

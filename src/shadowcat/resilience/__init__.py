@@ -2,3 +2,10 @@
 
 from .backoff import Backoff as Backoff
 from .backoff import BackoffConfig as BackoffConfig
+from .breaker import Circuit as Circuit
+from .breaker import CircuitConfig as CircuitConfig
+from .breaker import CircuitState as CircuitState
+from .breaker import Permit as Permit
+from .ratelimit import Allowance as Allowance
+from .ratelimit import RateLimit as RateLimit
+from .ratelimit import RateLimiter as RateLimiter
