@@ -10,8 +10,9 @@ import attrs
 from ..auth import OriginPolicy
 from ..errors import HeadersTooLarge, InvalidRequest, PathNotFound
 from ..protocol import collect_headers
-from ..session import PersistenceStatistics, StreamStatistics
+from ..session import PersistenceStatistics, SessionManager, StreamStatistics
 from ..transport import Exchange, MessageStream, Receive, Scope, Send, Upgrade
+from ..upstreams import UpstreamSet
 from .boundary import serve_safely
 from .drain import Drain, draining_error
 from .routes import Route, Routes
@@ -63,7 +64,13 @@ class ReverseProxyApp:
         drain: Drain,
         statistics: Callable[[], ProxyStatistics],
         serve_pipe: ServePipe | None = None,
+        *,
+        sessions: SessionManager | None = None,
+        upstream_sets: Mapping[str, UpstreamSet] = MappingProxyType({}),
     ) -> None:
+        self._sessions = sessions
+        self.upstream_sets = upstream_sets
+        """The servers behind the proxy that can be steered, by name."""
         self._serve_pipe = serve_pipe
         self.statistics = statistics
         """Returns a snapshot of what the proxy has done so far."""
@@ -71,6 +78,12 @@ class ReverseProxyApp:
         self._config = config
         self._routes = routes
         self._origins = origins
+
+    @property
+    def sessions(self) -> SessionManager:
+        """The sessions of the proxy, to be looked at and ended."""
+        assert self._sessions is not None, "this app was built without sessions"
+        return self._sessions
 
     def begin_drain(self) -> None:
         """End the streams on which clients only listen, and refuse new requests with 503.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from socket import socket
 from typing import TYPE_CHECKING
@@ -44,10 +44,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Beside = Callable[[ReverseProxyApp], AbstractAsyncContextManager[None]]
+"""Opens what is served about a proxy that has been opened."""
+
 _PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
 
 LAST_WORDS = 0.9
 """The part of the shutdown timeout after which calls are told that they failed."""
+
+
+def nothing_beside(_app: ReverseProxyApp) -> AbstractAsyncContextManager[None]:
+    """Serve nothing about a proxy."""
+    return nullcontext()
 
 
 def _check_path(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
@@ -136,7 +144,15 @@ async def open_reverse_proxy_app(
                 sessions.persistence_statistics(),
             )
 
-        yield ReverseProxyApp(config.app, routes, OriginPolicy(config.origin, host), drain, statistics, serve)
+        yield ReverseProxyApp(
+            config.app,
+            routes,
+            OriginPolicy(config.origin, host),
+            drain,
+            statistics,
+            serve,
+            sessions=sessions,
+        )
 
 
 @asynccontextmanager
@@ -173,6 +189,7 @@ async def serve_reverse_proxy(
     sock: socket | None = None,
     shutdown: trio.Event | None = None,
     retire: trio.Event | None = None,
+    beside: Beside = nothing_beside,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until *shutdown* is set and what is under way has ended.
@@ -187,6 +204,8 @@ async def serve_reverse_proxy(
         sock: Bound already, and listened on instead of ``config.listener.bind``; closed at the end.
         retire: Set some time before *shutdown* where another process listens on the same *sock*:
             stops listening only, and closes each connection after its next answer.
+        beside: Opened with the app before anybody is let in, and closed when nobody is left:
+            what else is served about the proxy.
 
     Raises:
         ConfigError: The address cannot be bound, or ``config.upstream`` is a command that cannot be run.
@@ -196,22 +215,19 @@ async def serve_reverse_proxy(
     stop = trio.Event() if shutdown is None else shutdown
     # Before anything else, so that its error comes alone.
     with sock or bind_socket(config.listener) as sock:
-        await _serve_on(sock, config, store, upstream, stop, retire, task_status)
+        async with open_reverse_proxy_app(config, store=store, upstream=upstream) as app, beside(app):
+            await _serve_on(sock, config, app, stop, retire, task_status)
 
 
 async def _serve_on(
     sock: socket,
     config: ReverseProxyConfig,
-    store: SessionStore | None,
-    upstream: Upstream | None,
+    app: ReverseProxyApp,
     stop: trio.Event,
     retire: trio.Event | None,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
-    async with (
-        open_reverse_proxy_app(config, store=store, upstream=upstream) as app,
-        trio.open_nursery() as nursery,
-    ):
+    async with trio.open_nursery() as nursery:
 
         async def serve(*, task_status: trio.TaskStatus[list[str]]) -> None:
             await serve_asgi(
