@@ -80,6 +80,8 @@ _TO_CLIENT = frozenset(
     }
 )
 
+_LIMITS = (b"ratelimit", b"x-ratelimit-")
+
 _SENTINEL = re.compile(rb"=\?base64\?(.*)\?=", re.DOTALL)
 _PLAIN_VALUE = re.compile(rb"(?:[!-~](?:[\t -~]*[!-~])?)?")
 _SAFE_VALUE = re.compile(rb"[\t\x20-\x7e]*")
@@ -112,23 +114,21 @@ def upstream_headers(headers: Headers, also: frozenset[bytes]) -> list[tuple[byt
     Never hop-by-hop fields, nor credentials unless *also* names them.  The
     session id and ``Last-Event-ID`` are not copied: they belong to one side.
     """
-    hop_by_hop = [name.strip() for name in headers.get(b"connection", b"").lower().split(b",")]
     passed = [
-        (name, value)
-        for name, value in headers.items()
-        if (name in _TO_UPSTREAM or name in also or name.startswith(PARAM_PREFIX)) and name not in hop_by_hop
+        field
+        for field in headers.items()
+        if field[0] in _TO_UPSTREAM or field[0] in also or field[0].startswith(PARAM_PREFIX)
     ]
+    if b"connection" in headers:
+        hop_by_hop = [name.strip() for name in headers[b"connection"].lower().split(b",")]
+        passed = [field for field in passed if field[0] not in hop_by_hop]
     passed.append((b"accept-encoding", b"identity"))
     return passed
 
 
 def client_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return those of an upstream's *headers* that go to the client."""
-    return [
-        (name, value)
-        for name, value in headers
-        if name in _TO_CLIENT or name.startswith((b"ratelimit", b"x-ratelimit-"))
-    ]
+    return [field for field in headers if field[0] in _TO_CLIENT or field[0].startswith(_LIMITS)]
 
 
 def decode_value(value: bytes) -> str | None:

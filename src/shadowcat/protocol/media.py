@@ -24,7 +24,8 @@ class ResponseMode(enum.Enum):
         A missing or malformed value is `PASSTHROUGH`.  Parameters and case do
         not matter.
         """
-        return _MODES.get(media_type(value), cls.PASSTHROUGH)
+        # Most say it just so.
+        return _MODES.get(value or "") or _MODES.get(media_type(value), cls.PASSTHROUGH)
 
 
 def media_type(value: str | None) -> str:

@@ -29,6 +29,7 @@ from ..protocol import (
     upstream_headers,
 )
 from ..transport import Exchange, Upstream, UpstreamRequest, UpstreamResponse
+from .attendance import Attendance
 from .config import EndpointConfig
 from .drain import Drain, abandoned_error
 from .legacy import LegacyEndpoint
@@ -42,7 +43,15 @@ log = logging.getLogger(__name__)
 class McpEndpoint:
     """Answers POST, GET and DELETE at the MCP endpoint."""
 
-    def __init__(self, config: EndpointConfig, upstream: Upstream, legacy: LegacyEndpoint, drain: Drain) -> None:
+    def __init__(
+        self,
+        config: EndpointConfig,
+        upstream: Upstream,
+        legacy: LegacyEndpoint,
+        drain: Drain,
+        attendance: Attendance,
+    ) -> None:
+        self._attendance = attendance
         self._config = config
         self._upstream = upstream
         self._legacy = legacy
@@ -87,7 +96,7 @@ class McpEndpoint:
 
     async def _relay_modern(self, exchange: Exchange, body: bytes, message: Message) -> None:
         """Relay a message that stands for itself.  The client's leaving cancels it."""
-        relay = AnswerRelay(exchange, self._config.heartbeat_interval)
+        relay = AnswerRelay(exchange, self._attendance, self._config.heartbeat_interval)
         is_listening = False
         if isinstance(message, Request):
             is_listening = message.method == SUBSCRIPTIONS_LISTEN

@@ -40,6 +40,7 @@ from ..session import (
     parse_session_id,
 )
 from ..transport import Exchange, UpstreamRequest, UpstreamResponse
+from .attendance import Attendance
 from .config import EndpointConfig
 from .custody import Custody
 from .drain import Drain, abandoned_error
@@ -59,7 +60,8 @@ Fields = Sequence[tuple[bytes, bytes]]
 class LegacyEndpoint:
     """Answers what belongs to a legacy session, and ``initialize``, which opens one."""
 
-    def __init__(self, config: EndpointConfig, room: PumpRoom, drain: Drain) -> None:
+    def __init__(self, config: EndpointConfig, room: PumpRoom, drain: Drain, attendance: Attendance) -> None:
+        self._attendance = attendance
         self._config = config
         self._room = room
         self._upstream = room.recovery
@@ -93,7 +95,7 @@ class LegacyEndpoint:
         custody: Custody,
     ) -> None:
         held = custody.held
-        relay = AnswerRelay(exchange, self._config.heartbeat_interval)
+        relay = AnswerRelay(exchange, self._attendance, self._config.heartbeat_interval)
         events = StreamRelay(exchange, session, self._config.heartbeat_interval)
         headers = upstream_headers(exchange.headers, self._config.forward_headers)
         is_streaming = False
@@ -154,7 +156,7 @@ class LegacyEndpoint:
             await events.attend(lambda: events.copy(left, left.delivered))
             return
         headers = upstream_headers(exchange.headers, self._config.forward_headers)
-        relay = AnswerRelay(exchange, self._config.heartbeat_interval, is_attended=True)
+        relay = AnswerRelay(exchange, self._attendance, self._config.heartbeat_interval, is_attended=True)
 
         async def serve() -> None:
             current, answer = await self._upstream.send(session, "GET", headers)
@@ -190,7 +192,7 @@ class LegacyEndpoint:
         _, answer = await self._upstream.ping(session, headers)
         try:
             if answer.status in (401, 403):
-                relay = AnswerRelay(exchange, self._config.heartbeat_interval)
+                relay = AnswerRelay(exchange, self._attendance, self._config.heartbeat_interval)
                 await relay.relay(answer)
                 return False
         finally:
@@ -288,7 +290,7 @@ class LegacyEndpoint:
         The answer is held back until it is known, because the session id goes
         into the head of ours.
         """
-        relay = AnswerRelay(exchange, self._config.heartbeat_interval, request.id)
+        relay = AnswerRelay(exchange, self._attendance, self._config.heartbeat_interval, request.id)
         headers = upstream_headers(exchange.headers, self._config.forward_headers)
         left_upstream: UpstreamSessionId | None = None
         opened: tuple[Session, UpstreamResponse] | None = None

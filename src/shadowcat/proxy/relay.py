@@ -30,6 +30,7 @@ from ..protocol import (
 )
 from ..transport import BodyStream, Exchange, UpstreamResponse
 from .answers import answer_to
+from .attendance import Attendance
 from .restore import IdRestorer
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class AnswerRelay:
     """Brings the answer to one request to its client."""
 
     exchange: Exchange
+    attendance: Attendance
     heartbeat_interval: float
     """Seconds of silence on an event stream after which a comment is sent."""
 
@@ -80,10 +82,7 @@ class AnswerRelay:
         an exception group.
         """
         self._is_attended = True
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, nursery.cancel_scope)
-            await serve()
-            nursery.cancel_scope.cancel()
+        await self.attendance.attend(serve, self._watch)
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         while True:
@@ -119,7 +118,14 @@ class AnswerRelay:
                 await self._relay_document(answer, headers)
 
     async def _attended(self, serve: Callable[[], Awaitable[None]]) -> None:
-        await (serve() if self._is_attended else self.attend(serve))
+        if self._is_attended:
+            await serve()
+            return
+        # Long enough to be watched from the beginning.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, nursery.cancel_scope)
+            await serve()
+            nursery.cancel_scope.cancel()
 
     async def _relay_document(self, answer: UpstreamResponse, headers: list[tuple[bytes, bytes]]) -> None:
         parts: list[bytes] = []

@@ -26,6 +26,7 @@ from ..transport import Upstream
 from ..transport.downstream import ListenerConfig, bind_socket, parse_bind, serve_asgi, start_listening
 from ..transport.upstream import HttpUpstreamConfig, PipeConfig
 from .app import AppConfig, ProxyStatistics, ReverseProxyApp
+from .attendance import open_attendance
 from .config import EndpointConfig
 from .drain import Drain
 from .endpoint import McpEndpoint
@@ -122,13 +123,14 @@ async def open_reverse_proxy_app(
         _open_upstream(config, upstream) as upstream,
         _open_store(config.storage, store) as store,
         open_session_manager(config.sessions, store) as sessions,
+        open_attendance() as attendance,
     ):
         recovery = SessionUpstream(upstream, sessions, config.recovery)
         room = PumpRoom(
             upstream, recovery, sessions, config.streams, trio.CapacityLimiter(config.streams.max_reconnects)
         )
-        legacy = LegacyEndpoint(config.endpoint, room, drain)
-        endpoint = McpEndpoint(config.endpoint, upstream, legacy, drain)
+        legacy = LegacyEndpoint(config.endpoint, room, drain, attendance)
+        endpoint = McpEndpoint(config.endpoint, upstream, legacy, drain, attendance)
         sessions.on_expired = legacy.end_upstream
         serve = serve_pipe or PipeEndpoint(config.pipes, config.endpoint, endpoint, drain).serve
         http_sse = None if config.http_sse is None else HttpSseEndpoint(config.http_sse, config.endpoint, serve)

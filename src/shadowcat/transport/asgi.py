@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import trio
@@ -14,6 +15,16 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+WHOLE_BODY = "shadowcat.whole_body"
+"""The extension of servers that can tell whether all of a body is here: a function that returns it, or None."""
+
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def _nothing() -> None:
+    return None
 
 
 class Exchange:
@@ -44,6 +55,7 @@ class Exchange:
         """As `UpstreamRequest.on_sent`."""
         self._receive = receive
         self._send = send
+        self._whole_body: Callable[[], bytes | None] = (scope.get("extensions") or _NONE).get(WHOLE_BODY, _nothing)
 
     async def read_body(self, limit: int, timeout: float) -> bytes:  # noqa: ASYNC109
         """Return the whole request body.
@@ -64,6 +76,11 @@ class Exchange:
             raise InvalidRequest("the Content-Length header is not a number")
         if len(declared) > 15 or int(declared) > limit:
             raise _too_large(limit)
+        if (whole := self._whole_body()) is not None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if len(whole) > limit:
+                raise _too_large(limit)
+            return whole
         with trio.move_on_after(timeout):
             return await self._read_parts(limit)
         raise RequestTimeout(f"the body was not complete after {timeout:g} s; send it faster or in smaller parts")

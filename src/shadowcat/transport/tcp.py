@@ -21,6 +21,8 @@ class TcpStream(Stream):
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._socket = stream.socket
+        self._is_awaiting = False
+        """Whether something was sent since the last bytes came: then there is nothing to read yet, as a rule."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send *data*.
@@ -28,6 +30,7 @@ class TcpStream(Stream):
         A cancel point, and a schedule point if it has to wait.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        self._is_awaiting = True
         sent = self._write(data)
         if sent == len(data):
             return
@@ -43,16 +46,19 @@ class TcpStream(Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes; none at the end.  A checkpoint; if cancelled, nothing is lost."""
         size = _READ_SIZE if max_bytes is None else max_bytes
-        await trio.lowlevel.checkpoint_if_cancelled()
-        data = self._read(size)
-        if data is not None:
-            # Or somebody with a fast peer would never let the others run.
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return data
-        while data is None:
+        if not self._is_awaiting:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            data = self._read(size)
+            if data is not None:
+                # Or somebody with a fast peer would never let the others run.
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return data
+        self._is_awaiting = False
+        while True:
             await trio.lowlevel.wait_readable(self._socket)
             data = self._read(size)
-        return data
+            if data is not None:
+                return data
 
     def _read(self, size: int) -> bytes | None:
         try:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import trio
 
-from ..asgi import ASGIApp
+from ..asgi import WHOLE_BODY, ASGIApp
 from .body import ChunkedBody, LengthBody
 from .call import call_app
 from .head import Refused, RequestHead
@@ -98,9 +98,20 @@ class HTTPExchange:
             "headers": head.headers,
             "client": self._wire.client,
             "server": self._wire.server,
-            "extensions": {},
+            "extensions": {WHOLE_BODY: self.whole_body},
             "state": {},
         }
+
+    def whole_body(self) -> bytes | None:
+        """Return the body if all of it is here and none was received before; otherwise None.
+
+        Not a checkpoint: to wait for nothing, under a time limit, costs as much as to parse the head.
+        """
+        if self._is_body_taken or self._is_answered or not self._is_body_here():
+            return None
+        self._is_body_taken = True
+        body, self._ready = self._ready, b""
+        return body
 
     async def receive(self) -> dict[str, Any]:
         """Return a part of the body; after the last, wait until the client has left or is answered.

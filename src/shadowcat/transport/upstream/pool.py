@@ -60,12 +60,14 @@ class _Link:
     socket: trio.socket.SocketType
     http: Http1Connection
     expires_at: float = 0.0
+    _poll: select.poll = attrs.field(init=False, factory=select.poll)
+
+    def __attrs_post_init__(self) -> None:
+        self._poll.register(self.socket.fileno(), select.POLLIN)
 
     def is_stale(self) -> bool:
         """Whether the peer has closed the connection, or sent what nobody asked for."""
-        poll = select.poll()
-        poll.register(self.socket.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(self._poll.poll(0))
 
 
 class Http1Transport(httpx.AsyncBaseTransport):
