@@ -28,6 +28,9 @@ from programs import Count, python, read_line, running
 
 CONNECTIONS = (1, 16)
 STREAMS = (1, 50)
+WINDOW = 32
+"""Events of a stream under way at once, where it is not one."""
+
 APPENDED = 50
 """Streams in one call to a store: what a busy proxy has in a tenth of a second."""
 
@@ -35,7 +38,9 @@ REPEATS = 3
 
 BARE = "hypercorn, echo"
 NGINX = "nginx, to the upstream"
+NGINX_EVENTS = "nginx"
 LEGACY = "Shadowcat, call in a session"
+TRACKED = "Shadowcat, in a session: tracked and kept"
 
 
 class Item(NamedTuple):
@@ -79,7 +84,7 @@ def start_items(stack: ExitStack) -> tuple[list[Item], list[Item], list[Item]]:
     ]
     relays = [
         ("Shadowcat, modern: passed on", proxy, ""),
-        ("Shadowcat, in a session: tracked and kept", proxy, session_id),
+        (TRACKED, proxy, session_id),
     ]
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     os.chmod(folder, 0o755)
@@ -94,17 +99,21 @@ def start_items(stack: ExitStack) -> tuple[list[Item], list[Item], list[Item]]:
     if programs.find_nginx():
         nginx = stack.enter_context(programs.running_nginx(port, folder))
         targets.insert(2, (NGINX, nginx, legacy))
-        relays.insert(0, ("nginx", nginx, session_id))
+        relays.insert(0, (NGINX_EVENTS, nginx, session_id))
     calls = [
         Item(name, count, partial(programs.call, pid, url, message, count))
         for name, (pid, url), message in targets
         for count in CONNECTIONS
     ]
     events = [
-        Item(name, count, partial(programs.relay_events, upstream, pid, url, session, count))
+        Item(name, count, partial(programs.relay_events, upstream, pid, url, session, count, 1))
         for name, (pid, url), session in relays
         for count in STREAMS
     ]
+    for name, (pid, url), session in relays:
+        if name in (NGINX_EVENTS, TRACKED):
+            relay = partial(programs.relay_events, upstream, pid, url, session)
+            events += [Item(f"{name}, {WINDOW} at once", count, partial(relay, count, WINDOW)) for count in STREAMS]
     places = {"memory": [], "SQLite": [f"{folder}/streams.db"]} | ({"Redis": [redis_url]} if redis_url else {})
     appends = [
         Item(name, APPENDED, partial(programs.append_events, start_appending(stack, name, place)))

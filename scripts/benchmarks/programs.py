@@ -155,11 +155,15 @@ def _call_with_wrk(url: str, message: Call, connections: int, seconds: float) ->
 
 
 def relay_events(
-    upstream: subprocess.Popen[str], pid: int, url: str, session_id: str, streams: int, seconds: float
+    upstream: subprocess.Popen[str], pid: int, url: str, session_id: str, streams: int, window: int, seconds: float
 ) -> Count:
-    """Have the upstream send events to itself through *url* for *seconds*."""
+    """Have the upstream send events to itself through *url* for *seconds*.
+
+    Args:
+        window: Events of each stream that may be under way at once.
+    """
     assert upstream.stdin
-    order = {"url": url, "session_id": session_id, "streams": streams, "seconds": seconds}
+    order = {"url": url, "session_id": session_id, "streams": streams, "window": window, "seconds": seconds}
     upstream.stdin.write(json.dumps(order) + "\n")
     upstream.stdin.flush()
     read_line(upstream)

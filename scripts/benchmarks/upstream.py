@@ -3,10 +3,11 @@
 Calls are answered at once.  A call of the tool ``events`` is answered with a
 stream, on which an event is sent when the one before has arrived at the client:
 every event is one read and one write for what is in between, however fast that
-is.  To know when, client and server are one process.
+is.  Or, if the window is larger than 1, so many may be under way, and what is in
+between can take several at once.  To know when, client and server are one process.
 
 Prints its port.  Each line read after that is ``{"url", "session_id", "streams",
-"seconds"}``; it is answered with three lines: when every stream flows, how many
+"window", "seconds"}``; it is answered with three lines: when every stream flows, how many
 events arrived in how many seconds after that, and when all streams have ended.
 """
 
@@ -36,8 +37,8 @@ _PROGRESS = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"prog
 class Flow:
     """One event stream, of which this process holds both ends."""
 
-    def __init__(self) -> None:
-        self.room = trio.Semaphore(1)
+    def __init__(self, window: int) -> None:
+        self.room = trio.Semaphore(window)
         self.is_over = False
 
 
@@ -108,9 +109,9 @@ class Server:
         last = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (found[1], _RESULT)
         await stream.send_all(_chunk(last, sent + 1) + b"0\r\n\r\n")
 
-    async def measure(self, url: str, session_id: str, streams: int, seconds: float) -> None:
+    async def measure(self, url: str, session_id: str, streams: int, window: int, seconds: float) -> None:
         """Open streams through *url* and count what arrives for *seconds*."""
-        self.flows = [Flow() for _ in range(streams)]
+        self.flows = [Flow(window) for _ in range(streams)]
         parts = urlsplit(url)
         assert parts.hostname
         assert parts.port

@@ -23,7 +23,7 @@ class Client:
 
 async def test_short_call_is_not_watched(autojump_clock):
     client = Client()
-    async with open_attendance() as attendance:
+    async with open_attendance(15) as attendance:
         for _ in range(50):
             await attendance.attend(trio.lowlevel.checkpoint, client.watch)
             await trio.sleep(PATIENCE / 7)
@@ -32,7 +32,7 @@ async def test_short_call_is_not_watched(autojump_clock):
 
 async def test_long_call_is_watched_and_its_watch_ends_with_it(autojump_clock):
     client = Client()
-    async with open_attendance() as attendance:
+    async with open_attendance(15) as attendance:
         await attendance.attend(partial(trio.sleep, 1), client.watch)
         assert trio.current_time() == 1
     assert client.watches == 1
@@ -41,7 +41,7 @@ async def test_long_call_is_watched_and_its_watch_ends_with_it(autojump_clock):
 @pytest.mark.parametrize("after", [0, PATIENCE / 2, PATIENCE, 5])
 async def test_leaving_cancels_the_call_at_once_or_as_soon_as_it_is_watched(autojump_clock, after):
     client = Client()
-    async with open_attendance() as attendance, trio.open_nursery() as nursery:
+    async with open_attendance(15) as attendance, trio.open_nursery() as nursery:
 
         async def leave():
             await trio.sleep(after)
@@ -55,7 +55,7 @@ async def test_leaving_cancels_the_call_at_once_or_as_soon_as_it_is_watched(auto
 async def test_each_of_many_is_watched_in_its_time(autojump_clock):
     """Those that came later are not watched with those before, nor forgotten."""
     clients = [Client() for _ in range(20)]
-    async with open_attendance() as attendance, trio.open_nursery() as nursery:
+    async with open_attendance(15) as attendance, trio.open_nursery() as nursery:
         for client in clients:
             nursery.start_soon(attendance.attend, trio.sleep_forever, client.watch)
             await trio.sleep(PATIENCE / 4)
@@ -72,7 +72,7 @@ async def test_failure_of_a_call_is_its_own(autojump_clock):
         raise ValueError
 
     client = Client()
-    async with open_attendance() as attendance:
+    async with open_attendance(15) as attendance:
         with pytest.raises(ExceptionGroup) as caught:
             await attendance.attend(fail, client.watch)
         assert caught.group_contains(ValueError, depth=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import resource
 import signal
 import sys
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv, argparse.Namespace(argv=tuple(argv)))
     configure_logging(args.log_level, args.log_format)
     raise_file_limit()
+    # What was imported stays: there is no use in looking at it whenever something else may be garbage.
+    gc.freeze()
     status, errors = catch_errors(partial(trio.run, _run, args.run, args))
     for error in errors:
         print(f"shadowcat: {error}", file=sys.stderr)

@@ -32,6 +32,11 @@ class SSEEvent:
     is_truncated: bool = False
     """Whether the decoder kept only the beginning, because of its limit."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was no field in it, as in a comment."""
+        return self.data is None and self.id is None and self.event is None and self.retry is None
+
 
 class SSEDecoder:
     """Cut a byte stream into events, however the bytes arrive.

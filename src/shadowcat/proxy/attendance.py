@@ -1,7 +1,8 @@
-"""Noticing that a client leaves before it has its answer.
+"""Noticing that a client leaves before it has its answer, and that it has heard nothing for long.
 
-A task that waits for that costs more than the rest of a short call.  So calls stand in
-one queue first, and only one that is still under way after a moment gets a task.
+A task that waits for a client to leave costs more than the rest of a short call.  So
+calls wait in a queue first, and only one that is still under way after a moment gets a
+task.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+from .delay import Delayed, DelayQueue
+
 PATIENCE = 0.02
 """Seconds that a call may take without being watched: the work that is done in vain if its client leaves."""
 
@@ -20,23 +23,27 @@ Watch = Callable[[trio.CancelScope], Awaitable[None]]
 
 
 @attrs.define(eq=False)
-class _Visit:
-    due: float
+class _Visit(Delayed):
     nursery: trio.Nursery
     watch: Watch
     is_watched: bool = False
 
-    def start(self) -> None:
+    def note_due(self) -> None:
         self.is_watched = True
         self.nursery.start_soon(self.watch, self.nursery.cancel_scope)
 
 
 class Attendance:
-    """The clients that wait for an answer."""
+    """The clients that wait for an answer.
 
-    def __init__(self) -> None:
-        self._visits: dict[_Visit, None] = {}
-        self._arrival: trio.Event | None = None
+    Args:
+        heartbeat_interval: Seconds of silence on an event stream after which a comment is sent.
+    """
+
+    def __init__(self, heartbeat_interval: float) -> None:
+        self.silences = DelayQueue(heartbeat_interval)
+        """The streams that wait for an event."""
+        self._visits = DelayQueue(PATIENCE)
 
     async def attend(self, serve: Callable[[], Awaitable[None]], watch: Watch) -> None:
         """Run *serve*, with *watch* beside it when it takes long.
@@ -45,38 +52,26 @@ class Attendance:
         exception group.  Cancel safe.
         """
         async with trio.open_nursery() as nursery:
-            visit = _Visit(trio.current_time() + PATIENCE, nursery, watch)
-            self._visits[visit] = None
-            if self._arrival is not None:
-                self._arrival.set()
-                self._arrival = None
+            visit = _Visit(nursery, watch)
+            self._visits.add(visit)
             try:
                 await serve()
             finally:
-                self._visits.pop(visit, None)
+                self._visits.discard(visit)
             if visit.is_watched:
                 nursery.cancel_scope.cancel()
 
     async def run(self) -> None:
-        """Have each visit watched that lasts.  Until cancelled, at any time."""
-        while True:
-            while not self._visits:
-                self._arrival = trio.Event()
-                await self._arrival.wait()
-                # Most are over by then, and one that comes now is not due before.
-                await trio.sleep(PATIENCE)
-            # All may wait equally long, so the first is the next.
-            visit = next(iter(self._visits))
-            await trio.sleep_until(visit.due)
-            if visit in self._visits:
-                del self._visits[visit]
-                visit.start()
+        """Have each visit watched that lasts, and each silence ended.  Until cancelled, at any time."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._visits.run)
+            nursery.start_soon(self.silences.run)
 
 
 @asynccontextmanager
-async def open_attendance() -> AsyncGenerator[Attendance, None]:
+async def open_attendance(heartbeat_interval: float) -> AsyncGenerator[Attendance, None]:
     """Yield an `Attendance` that works for as long as the block lasts."""
-    attendance = Attendance()
+    attendance = Attendance(heartbeat_interval)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(attendance.run)
         yield attendance

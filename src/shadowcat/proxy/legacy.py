@@ -96,9 +96,8 @@ class LegacyEndpoint:
     ) -> None:
         held = custody.held
         relay = AnswerRelay(exchange, self._attendance, self._config.heartbeat_interval)
-        events = StreamRelay(exchange, session, self._config.heartbeat_interval)
+        events: StreamRelay | None = None
         headers = upstream_headers(exchange.headers, self._config.forward_headers)
-        is_streaming = False
         with self._drain.call() as scope:
             exchange.hand_over()
             session, answer = await self._upstream.send(session, "POST", headers, body, exchange.on_sent)
@@ -106,11 +105,11 @@ class LegacyEndpoint:
             if is_accepted(message, answer):
                 await exchange.respond(202, [])
             elif is_stream(answer):
-                is_streaming = True
+                events = relayed = StreamRelay(exchange, session, self._attendance.silences)
                 custody.hand_over()  # to the pump
                 stream = self._begin(session, StreamKind.ANSWER, held)
                 self._pump(session, stream, headers, answer, message, held)
-                await events.attend(lambda: events.begin(stream, client_headers(answer.headers)))
+                await events.attend(lambda: relayed.begin(stream, client_headers(answer.headers)))
                 await self._sessions.record_mode(session, answer.mode)
             else:
                 granted: list[bool] = []
@@ -123,7 +122,7 @@ class LegacyEndpoint:
                 if granted == [True]:
                     await self._note_granted(session, message)
         if scope.cancelled_caught:
-            await (events if is_streaming else relay).part(abandoned_error())
+            await (relay if events is None else events).part(abandoned_error())
 
     async def _note_granted(self, session: Session, message: Message | Batch | None) -> None:
         """Keep what a new upstream session would have to be told."""
@@ -134,7 +133,7 @@ class LegacyEndpoint:
         """Open a listening stream, or resume any stream."""
         session = await self._session(exchange)
         self._check_version(exchange, session)
-        events = StreamRelay(exchange, session, self._config.heartbeat_interval)
+        events = StreamRelay(exchange, session, self._attendance.silences)
         last_event_id = exchange.headers.get(LAST_EVENT_ID)
         cursor = None if last_event_id is None else parse_cursor(last_event_id)
         with self._sessions.use(session), self._sessions.attached(session) as ended, self._drain.listen() as draining:
@@ -335,7 +334,7 @@ class LegacyEndpoint:
         self, exchange: Exchange, session: Session, answer: UpstreamResponse, request: Request, headers: Fields
     ) -> None:
         """Send an answer to ``initialize`` that is an event stream."""
-        events = StreamRelay(exchange, session, self._config.heartbeat_interval)
+        events = StreamRelay(exchange, session, self._attendance.silences)
         stream = self._sessions.streams.begin(session, StreamKind.ANSWER, request.id, request.id)
         self._pump(session, stream, headers, answer)
         fields = [*client_headers(answer.headers), (SESSION_ID, session.id.encode("ascii"))]

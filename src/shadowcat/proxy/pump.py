@@ -231,7 +231,7 @@ class StreamPump:
 
     def _accept(self, event: SSEEvent) -> bool:
         """Take note of what an event says beside its data; return whether it is to be passed on."""
-        if event == SSEEvent():
+        if event.is_empty:
             return False  # a comment
         if event.retry is not None:
             self._stream.retry = event.retry

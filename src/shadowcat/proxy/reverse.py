@@ -123,7 +123,7 @@ async def open_reverse_proxy_app(
         _open_upstream(config, upstream) as upstream,
         _open_store(config.storage, store) as store,
         open_session_manager(config.sessions, store) as sessions,
-        open_attendance() as attendance,
+        open_attendance(config.endpoint.heartbeat_interval) as attendance,
     ):
         recovery = SessionUpstream(upstream, sessions, config.recovery)
         room = PumpRoom(

@@ -28,6 +28,7 @@ from ..session import (
 )
 from ..transport import BodyStream, Exchange
 from .answers import answer_to
+from .delay import Delayed, DelayQueue
 
 EVENT_HEADERS = (
     (b"content-type", b"text/event-stream"),
@@ -41,17 +42,14 @@ _COME_BACK = encode_event(SSEEvent(retry=1000))
 """Tells a client whose stream is not over when to resume it."""
 
 
-class StreamRelay:
-    """One connection of a client that receives a stream.
+class StreamRelay(Delayed):
+    """One connection of a client that receives a stream."""
 
-    Args:
-        heartbeat_interval: Seconds of silence after which a comment is sent.
-    """
-
-    def __init__(self, exchange: Exchange, session: Session, heartbeat_interval: float) -> None:
+    def __init__(self, exchange: Exchange, session: Session, silences: DelayQueue) -> None:
         self._exchange = exchange
         self._session = session
-        self._heartbeat_interval = heartbeat_interval
+        self._silences = silences
+        self._is_silent = False
         self._primes = session.protocol_version >= PRIMING_VERSION
         self._headers: Sequence[tuple[bytes, bytes]] = EVENT_HEADERS
         self._body: BodyStream | None = None
@@ -135,7 +133,7 @@ class StreamRelay:
         return True
 
     async def _has_more(self, stream: EventStream, reader: Reader) -> bool:
-        with trio.move_on_after(self._heartbeat_interval):
+        with trio.move_on_after(self._silences.delay):
             await trio.lowlevel.checkpoint()
             while not (stream.is_settled or reader.has_entries):
                 await reader.wait()
@@ -163,10 +161,20 @@ class StreamRelay:
 
     async def _wait(self, reader: Reader) -> bytes:
         """Wait for news; return what is to be sent if there are none for long."""
-        with trio.move_on_after(self._heartbeat_interval):
+        self._is_silent = False
+        self._silences.add(self)
+        try:
             await reader.wait()
-            return b""
-        return b"" if self._is_partial else HEARTBEAT
+        finally:
+            self._silences.discard(self)
+        is_news = reader.has_entries or self._is_partial
+        return HEARTBEAT if self._is_silent and not is_news else b""
+
+    def note_due(self) -> None:
+        """Send a comment: nothing has come for long."""
+        self._is_silent = True
+        assert self._stream is not None
+        self._stream.wake()
 
     async def tail(self, store: SessionStore, streams: SessionStreams, cursor: Cursor) -> Cursor | None:
         """Send what another proxy writes of a stream to *store*, from *cursor* on.
@@ -207,7 +215,7 @@ class StreamRelay:
                 return cursor
             await self._resumed(cursor)
             await store.wait_events(self._session.id, cursor.stream_id, cursor.position)
-            if trio.current_time() - idle_since >= self._heartbeat_interval:
+            if trio.current_time() - idle_since >= self._silences.delay:
                 await (await self._opened()).write(HEARTBEAT)
                 idle_since = trio.current_time()
 

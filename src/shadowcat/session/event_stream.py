@@ -89,7 +89,7 @@ class Reader:
         return found
 
     async def wait(self) -> None:
-        """Return when there is something to take, or nothing more will come.  A checkpoint."""
+        """Return when there is something to take, nothing more will come, or the stream is woken.  A checkpoint."""
         if self.has_entries or self._stream.is_ended:
             await trio.lowlevel.checkpoint()
         else:
@@ -303,8 +303,12 @@ class EventStream:
             self.log.wanted = reader.number
             self._room.unpark_all()
 
+    def wake(self) -> None:
+        """Have whoever waits for news look up."""
+        self._news.unpark_all()
+
     async def wait_news(self) -> None:
-        """Return when something is published, or the stream ends."""
+        """Return when something is published, the stream ends, or `wake` is called."""
         await self._news.park()
 
     # The store's side.
@@ -381,8 +385,7 @@ class EventStream:
         self._news.unpark_all()
 
     def _notify(self) -> None:
-        self.is_settled = True
-        self._news.unpark_all()
+        self.settle()
         self.mark()
 
 
