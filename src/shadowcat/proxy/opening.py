@@ -85,10 +85,16 @@ class _Replay:
         return await anext(self._body)
 
 
+def is_asking(message: Message | Batch) -> bool:
+    """Whether *message* is owed an answer."""
+    if isinstance(message, Batch):
+        return any(isinstance(entry, Request) for entry in message.messages)
+    return isinstance(message, Request)
+
+
 def is_accepted(message: Message | Batch, answer: UpstreamResponse) -> bool:
     """Whether *message* is owed no answer, and the upstream does not refuse it."""
-    messages = message.messages if isinstance(message, Batch) else (message,)
-    return 200 <= answer.status < 300 and not any(isinstance(entry, Request) for entry in messages)
+    return 200 <= answer.status < 300 and not is_asking(message)
 
 
 def is_stream(answer: UpstreamResponse) -> bool:
