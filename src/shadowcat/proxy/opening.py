@@ -87,14 +87,14 @@ class _Replay:
 
 def is_asking(message: Message | Batch) -> bool:
     """Whether *message* is owed an answer."""
-    if isinstance(message, Batch):
-        return any(isinstance(entry, Request) for entry in message.messages)
-    return isinstance(message, Request)
+    if isinstance(message, Request):
+        return True
+    return isinstance(message, Batch) and any(isinstance(entry, Request) for entry in message.messages)
 
 
 def is_accepted(message: Message | Batch, answer: UpstreamResponse) -> bool:
     """Whether *message* is owed no answer, and the upstream does not refuse it."""
-    return 200 <= answer.status < 300 and not is_asking(message)
+    return not is_asking(message) and 200 <= answer.status < 300
 
 
 def is_stream(answer: UpstreamResponse) -> bool:

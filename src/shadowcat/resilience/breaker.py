@@ -82,7 +82,9 @@ class Circuit:
     @property
     def state(self) -> CircuitState:
         """What it lets through now."""
-        if self._state is not CircuitState.CLOSED and not self._has_place and self._rest == 0.0:
+        if self._state is CircuitState.CLOSED:
+            return CircuitState.CLOSED
+        if not self._has_place and self._rest == 0.0:
             self._enter(CircuitState.HALF_OPEN)
         return self._state
 
@@ -103,7 +105,9 @@ class Circuit:
     @property
     def has_room(self) -> bool:
         """Whether `admit` would give a permit now."""
-        return self.state is CircuitState.CLOSED or self._has_place
+        if self._state is CircuitState.CLOSED:
+            return True
+        return self.state is CircuitState.HALF_OPEN and self._has_place
 
     @property
     def _has_place(self) -> bool:

@@ -181,14 +181,14 @@ class Endpoint:
         """Take note that somebody is there."""
         self._refused = 0
 
-    def begin(self, *, is_call: bool = True) -> None:
+    def begin(self, is_call: bool = True) -> None:
         """Count a request that is under way from now on."""
         if is_call:
             self.in_flight += 1
         else:
             self.listening += 1
 
-    def finish(self, *, is_call: bool = True) -> None:
+    def finish(self, is_call: bool = True) -> None:
         """Note that a request is over."""
         if not is_call:
             self.listening -= 1

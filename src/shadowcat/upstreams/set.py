@@ -143,34 +143,32 @@ class UpstreamSet(Upstream):
         Raises:
             UpstreamBusy: None can take it now; nothing was sent.
         """
-        if (plain := self._plain) is not None:
-            return await self._send_plainly(plain, request)
+        endpoint = self._plain
+        if endpoint is None:
+            return await self._send_chosen(request)
+        if endpoint.is_draining and not any(name == SESSION_ID for name, _ in request.headers):
+            await trio.lowlevel.checkpoint()
+            raise self._busy([endpoint])
+        is_call = request.is_call
+        endpoint.begin(is_call)
+        endpoint.requests += 1
+        try:
+            answer = await endpoint.upstream.send(request)
+        except BaseException as error:
+            endpoint.finish(is_call)
+            if isinstance(error, UpstreamError | RemoteProtocolError) and not isinstance(error, UpstreamBusy):
+                endpoint.failures += 1
+            raise
+        if answer.status >= 500:
+            endpoint.failures += 1
+        answer.close = _once(endpoint, is_call, answer.close)
+        return answer
+
+    async def _send_chosen(self, request: UpstreamRequest) -> UpstreamResponse:
         for index, (name, value) in enumerate(request.headers):
             if name == SESSION_ID:
                 return await self._send_in_session(request, index, value)
         return await self._send_anywhere(request)
-
-    async def _send_plainly(self, endpoint: Endpoint, request: UpstreamRequest) -> UpstreamResponse:
-        if endpoint.is_draining and not any(name == SESSION_ID for name, _ in request.headers):
-            await trio.lowlevel.checkpoint()
-            raise self._busy([endpoint])
-        endpoint.begin(is_call=request.is_call)
-        endpoint.requests += 1
-        answer: UpstreamResponse | None = None
-        try:
-            answer = await endpoint.upstream.send(request)
-        except UpstreamBusy:
-            raise
-        except (UpstreamError, RemoteProtocolError):
-            endpoint.failures += 1
-            raise
-        finally:
-            if answer is None:
-                endpoint.finish(is_call=request.is_call)
-        if answer.status >= 500:
-            endpoint.failures += 1
-        answer.close = _once(endpoint, request.is_call, answer.close)
-        return answer
 
     async def _send_in_session(self, request: UpstreamRequest, index: int, value: bytes) -> UpstreamResponse:
         name, separator, session_id = value.partition(_SEPARATOR)
@@ -184,7 +182,7 @@ class UpstreamSet(Upstream):
             return _not_found()
         permit = endpoint.circuit.admit()
         if permit is None:
-            endpoint.finish(is_call=is_call)
+            endpoint.finish(is_call)
             raise self._busy([endpoint])
         own = UpstreamRequest(request.method, headers, request.body, request.on_sent, is_call)
         return await self._send_to(endpoint, permit, own)
@@ -202,7 +200,7 @@ class UpstreamSet(Upstream):
         """Count a request at *endpoint* when its turn has come; False if the endpoint was lost meanwhile."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if not is_call or self._queue.has_room(endpoint):
-            endpoint.begin(is_call=is_call)
+            endpoint.begin(is_call)
             return True
         if await self._queue.wait(endpoint) is None:
             return False
@@ -218,7 +216,7 @@ class UpstreamSet(Upstream):
             tried.add(endpoint)
             permit = endpoint.circuit.admit()
             if permit is None:
-                endpoint.finish(is_call=request.is_call)
+                endpoint.finish(request.is_call)
                 continue
             self._retries += failure is not None
             try:
@@ -240,7 +238,7 @@ class UpstreamSet(Upstream):
         candidates = [endpoint for endpoint in found if queue.has_room(endpoint)] if request.is_call else found
         if candidates:
             chosen = self._balancer.pick(candidates)
-            chosen.begin(is_call=request.is_call)
+            chosen.begin(request.is_call)
             return chosen
         return await queue.wait(None) if found and may_wait else None
 
@@ -259,7 +257,7 @@ class UpstreamSet(Upstream):
         finally:
             if answer is None:
                 endpoint.circuit.release(permit)
-                endpoint.finish(is_call=request.is_call)
+                endpoint.finish(request.is_call)
         if answer.status >= 500:
             endpoint.note_failure(is_refused=False)
             endpoint.circuit.fail(permit)
@@ -287,12 +285,12 @@ def _once(endpoint: Endpoint, is_call: bool, close: Callable[[], Awaitable[None]
     """Return *close*, which ends the work of *endpoint* too."""
     is_done = False
 
-    async def close_once() -> None:
+    def close_once() -> Awaitable[None]:
         nonlocal is_done
         if not is_done:
             is_done = True
-            endpoint.finish(is_call=is_call)
-        await close()
+            endpoint.finish(is_call)
+        return close()
 
     return close_once
 

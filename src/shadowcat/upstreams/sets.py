@@ -55,7 +55,7 @@ class UpstreamSets:
     @property
     def sets(self) -> Mapping[str, UpstreamSet]:
         """The sets by name, as they are at any time."""
-        return MappingProxyType(self._sets)
+        return self._sets
 
     def fix(self, name: str, upstream: Upstream) -> None:
         """Serve *upstream*, which stays its owner's, under *name*, whatever the configuration says."""
