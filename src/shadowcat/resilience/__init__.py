@@ -9,3 +9,7 @@ from .breaker import Permit as Permit
 from .ratelimit import Allowance as Allowance
 from .ratelimit import RateLimit as RateLimit
 from .ratelimit import RateLimiter as RateLimiter
+from .ratelimit import allowance_at as allowance_at
+from .ratelimit import level_of as level_of
+from .ratelimit import now_in_microseconds as now_in_microseconds
+from .ratelimit import read_rate_limit as read_rate_limit
