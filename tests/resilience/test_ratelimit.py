@@ -124,7 +124,15 @@ def test_never_more_than_the_burst_and_the_rate(count, period, burst, waits):
             assert last - first + 1 <= burst + (admitted[last] - admitted[first]) * rate
 
 
-@pytest.mark.parametrize("wrong", [{"count": 0}, {"count": 1, "burst": 0}, {"count": 1, "period": 10**10}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"count": 0},
+        {"count": 1, "burst": 0},
+        {"count": 1, "period": 10**10},
+        {"count": 1, "period": 10**6, "burst": 100},
+    ],
+)
 def test_settings_are_checked(wrong):
     with pytest.raises(ValueError, match="must be"):
         RateLimit(**wrong)

@@ -22,6 +22,8 @@ from ..errors import ConfigError
 
 MICROSECONDS = 1_000_000
 
+_LONGEST = 366 * 86_400
+
 _UNITS = {
     **dict.fromkeys(("s", "sec", "second"), 1),
     **dict.fromkeys(("m", "min", "minute"), 60),
@@ -65,6 +67,10 @@ class RateLimit:
     @span.default
     def _of_burst(self) -> int:
         return self.interval * self.burst
+
+    def __attrs_post_init__(self) -> None:
+        if self.seconds(self.span) > _LONGEST:
+            raise ValueError("the burst must be such that it has come back within a year")
 
     def seconds(self, ticks: int) -> float:
         """Return how long *ticks* are."""
