@@ -31,6 +31,8 @@ from .drain import Drain
 from .endpoint import McpEndpoint
 from .http_sse import HttpSseConfig, HttpSseEndpoint
 from .legacy import LegacyEndpoint
+from .limits import Limits
+from .limits_config import LimitsConfig
 from .pipe import PipeEndpoint
 from .pipe_call import PipeEndpointConfig
 from .pump import PumpConfig, PumpRoom
@@ -88,6 +90,7 @@ class ReverseProxyConfig:
     http_sse: HttpSseConfig | None = attrs.field(factory=HttpSseConfig)
     """Where clients of the older transport find theirs; None if it is not served."""
 
+    limits: LimitsConfig = attrs.field(factory=LimitsConfig)
     app: AppConfig = attrs.field(factory=AppConfig)
     pipes: PipeEndpointConfig = attrs.field(factory=PipeEndpointConfig)
     shutdown_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
@@ -128,9 +131,10 @@ async def open_reverse_proxy_app(
             upstream, recovery, sessions, config.streams, trio.CapacityLimiter(config.streams.max_reconnects)
         )
         legacy = LegacyEndpoint(config.endpoint, room, drain)
-        endpoint = McpEndpoint(config.endpoint, upstream, legacy, drain)
+        limits = Limits(config.limits, store.rates)
+        endpoint = McpEndpoint(config.endpoint, upstream, legacy, drain, limits)
         sessions.on_expired = legacy.end_upstream
-        serve = serve_pipe or PipeEndpoint(config.pipes, config.endpoint, endpoint, drain).serve
+        serve = serve_pipe or PipeEndpoint(config.pipes, config.endpoint, endpoint, drain, limits).serve
         http_sse = None if config.http_sse is None else HttpSseEndpoint(config.http_sse, config.endpoint, serve)
         sockets = {config.ws_path: WebSocketEndpoint(config.endpoint, serve, drain)}
         routes = build_routes(config.path, endpoint, drain, partial(_fallback, store), http_sse, sockets)
@@ -142,6 +146,8 @@ async def open_reverse_proxy_app(
                 recovery.recoveries,
                 sessions.streams.statistics(),
                 sessions.persistence_statistics(),
+                limits.statistics(),
+                limits.failures,
             )
 
         yield ReverseProxyApp(
@@ -152,6 +158,7 @@ async def open_reverse_proxy_app(
             statistics,
             serve,
             sessions=sessions,
+            limits=limits,
         )
 
 
@@ -328,6 +335,11 @@ class ReverseProxyServerBuilder:
     def with_origin(self, origin: OriginConfig) -> ReverseProxyServerBuilder:
         """Let in the hosts and web pages that *origin* names."""
         self._config = attrs.evolve(self._config, origin=origin)
+        return self
+
+    def with_limits(self, limits: LimitsConfig) -> ReverseProxyServerBuilder:
+        """Limit how many messages clients send, as *limits* says."""
+        self._config = attrs.evolve(self._config, limits=limits)
         return self
 
     def with_shutdown_timeout(self, seconds: float) -> ReverseProxyServerBuilder:

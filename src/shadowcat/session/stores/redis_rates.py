@@ -64,7 +64,7 @@ class RedisRates(RateCounter):
 
     async def take(self, takes: Sequence[RateTake]) -> RateTaken:
         """Take from all or from none; see `RateCounter.take`."""
-        keys = [self._prefix + take.key.encode() for take in takes]
+        keys = [self._prefix + take.key.encode("utf-8", "surrogatepass") for take in takes]
         numbers: list[int] = []
         for take in takes:
             numbers += [take.ticks, *divmod(take.step, take.ticks), *divmod(take.span, take.ticks)]
