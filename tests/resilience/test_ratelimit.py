@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shadowcat.errors import ConfigError
 from shadowcat.resilience import RateLimit, RateLimiter, read_rate_limit
-from shadowcat.resilience.ratelimit import allowance_at, level_of
+from shadowcat.resilience.ratelimit import allowance_at
 
 
 async def test_a_burst_and_then_the_rate(autojump_clock):
@@ -103,17 +103,17 @@ def test_never_more_than_the_burst_and_the_rate(count, period, burst, waits):
     """And never fewer: what is refused would have been too much."""
     limit = RateLimit(count, period, burst)
     rate = Fraction(count, period * 10**6)
-    used_until, now = 0, 1_700_000_000_000_000
+    limiter, now = RateLimiter(limit), 1_700_000_000_000_000
     admitted: list[int] = []
     left = Fraction(burst)
     for wait in waits:
         left = min(left + wait * rate, Fraction(burst))
         now += wait
-        level = level_of(limit, used_until, now)
+        level = limiter.level("a", now)
         allowance = allowance_at(limit, level)
         assert allowance.is_allowed == (left >= 1)
         if allowance.is_allowed:
-            used_until = now * limit.ticks + level + limit.interval
+            limiter.use("a", level + limit.interval, now)
             admitted.append(now)
             left -= 1
             assert allowance.remaining == left // 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import attrs
@@ -22,6 +22,7 @@ _PARAMETER = re.compile(r'\s*([^=;\s"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;"]*))\
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _MAX_HOPS = 64
+_LONG = 128
 
 
 def read_networks(networks: Iterable[str | Network]) -> tuple[Network, ...]:
@@ -52,6 +53,7 @@ class ClientAddresses:
 
     trusted: tuple[Network, ...] = ()
     header: bytes = b"x-forwarded-for"
+    _remembered: Callable[[str, bytes], str] = attrs.field(init=False, repr=False, eq=False)
 
     def find(self, peer: str | None, headers: Headers) -> str | None:
         """Return the address of the client; None if there is no telling.
@@ -61,10 +63,19 @@ class ClientAddresses:
         """
         if not self.trusted or peer is None or self.header not in headers:
             return peer
+        value = headers[self.header]
+        # What is long is rare, and not worth keeping.
+        return (self._remembered if len(value) <= _LONG else self._find)(peer, value)
+
+    @_remembered.default
+    def _remember(self) -> Callable[[str, bytes], str]:
+        return lru_cache(maxsize=4096)(self._find)
+
+    def _find(self, peer: str, value: bytes) -> str:
         address = _parse(peer)
         if address is None or not self._is_trusted(address):
             return peer
-        for hop in self._hops(headers[self.header].decode("latin-1")):
+        for hop in self._hops(value.decode("latin-1")):
             found = _parse(hop)
             if found is None:
                 break  # hidden, or made up: who passed it on is all that is known

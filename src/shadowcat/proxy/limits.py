@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from hashlib import blake2b
 
 import attrs
@@ -21,7 +21,7 @@ from ..protocol import (
     Response,
     tool_name,
 )
-from ..resilience import Allowance, RateLimit, RateLimiter, allowance_at, now_in_microseconds
+from ..resilience import MICROSECONDS, Allowance, RateLimit, RateLimiter, allowance_at, now_in_microseconds
 from ..session import RateCounter, RateTake
 from ..transport import Exchange
 from .client_address import ClientAddresses, counted_as
@@ -49,11 +49,13 @@ class LimitStatistics:
 class NamedLimit:
     """A limit, and who has used up how much of it."""
 
-    __slots__ = ("allowed", "limit", "name", "numbers", "policy", "quoted", "refused")
+    __slots__ = ("allowed", "interval", "limit", "name", "numbers", "per_second", "policy", "quoted", "refused", "span")
 
     def __init__(self, name: str, limit: RateLimit, max_keys: int) -> None:
         self.name = name
         self.limit = limit
+        # At hand, because every message comes by here.
+        self.interval, self.span, self.per_second = limit.interval, limit.span, limit.ticks * MICROSECONDS
         self.numbers = RateLimiter(limit, max_keys)
         self.allowed = self.refused = 0
         self.quoted = _quoted(name)
@@ -182,48 +184,32 @@ class Limits:
 
     def _admit_here(self, exchange: Exchange, needs: Sequence[Need]) -> None:
         now = now_in_microseconds()
-        levels = [limit.numbers.level(key, now) for limit, key, _ in needs]
-        self._check(exchange, needs, levels)
-        for (limit, key, cost), level in zip(needs, levels, strict=True):
-            limit.numbers.use(key, level + cost * limit.limit.interval, now)
-        self._note(exchange, needs, levels)
+        levels = [named.numbers.level(key, now) for named, key, _ in needs]
+        self._decide(exchange, needs, levels)
+        for (named, key, cost), level in zip(needs, levels, strict=True):
+            named.numbers.use(key, level + cost * named.interval, now)
 
     async def _admit_shared(self, shared: SharedLimits, exchange: Exchange, needs: Sequence[Need]) -> None:
-        taken = await shared.take([limit.take_of(key, cost) for limit, key, cost in needs])
+        taken = await shared.take([named.take_of(key, cost) for named, key, cost in needs])
         if taken is None:
             self._admit_here(exchange, needs)
-            return
-        self._check(exchange, needs, taken.levels)
-        self._note(exchange, needs, taken.levels)
+        else:
+            self._decide(exchange, needs, taken.levels)
 
-    def _check(self, exchange: Exchange, needs: Sequence[Need], levels: Sequence[int]) -> None:
-        """Raise what the client is told if one of *needs* cannot be met."""
-        refusals: list[tuple[NamedLimit, int, Allowance]] = []
-        for (named, _, cost), level in zip(needs, levels, strict=True):
-            if level + cost * named.limit.interval > named.limit.span:
-                named.refused += cost
-                refusals.append((named, cost, allowance_at(named.limit, level, cost)))
-        if refusals:
-            named, cost, allowance = max(refusals, key=lambda refusal: refusal[2].retry_after)
-            # In which case it says when something comes back.
-            fields = _fields(named, allowance.remaining, min(allowance.retry_after, allowance.reset_after))
-            exchange.extra_headers = (*exchange.extra_headers, *fields)
-            raise _refusal(named, cost, allowance)
-
-    def _note(self, exchange: Exchange, needs: Sequence[Need], levels: Sequence[int]) -> None:
-        """Count what may pass, and tell the client of the limit that it is nearest to."""
+    def _decide(self, exchange: Exchange, needs: Sequence[Need], levels: Sequence[int]) -> None:
+        """Count what may pass, and tell the client of the limit that it is nearest to; or raise."""
         tightest, least, used = needs[0][0], -1, 0
         for (named, _, cost), level in zip(needs, levels, strict=True):
-            named.allowed += cost
-            limit = named.limit
-            after = level + cost * limit.interval
-            remaining = (limit.span - after) // limit.interval
+            after = level + cost * named.interval
+            if after > named.span:
+                raise _refuse(exchange, needs, levels)
+            remaining = (named.span - after) // named.interval
             if least < 0 or remaining < least:
                 tightest, least, used = named, remaining, after
-        limit = tightest.limit
-        until_next = used - (limit.span - (least + 1) * limit.interval)
-        fields = _fields(tightest, least, limit.seconds(until_next))
-        exchange.extra_headers = (*exchange.extra_headers, *fields)
+        for named, _, cost in needs:
+            named.allowed += cost
+        until_next = used - tightest.span + (least + 1) * tightest.interval
+        _tell(exchange, tightest, least, -(-until_next // tightest.per_second))
 
 
 def is_never_refused(message: Message) -> bool:
@@ -231,9 +217,22 @@ def is_never_refused(message: Message) -> bool:
     return isinstance(message, Response) or (isinstance(message, Notification) and message.method == CANCELLED)
 
 
-def _fields(named: NamedLimit, remaining: int, seconds: float) -> Iterable[tuple[bytes, bytes]]:
-    """Return the header fields of draft-ietf-httpapi-ratelimit-headers-10."""
-    return named.policy, (b"ratelimit", b"%s;r=%d;t=%d" % (named.quoted, remaining, math.ceil(seconds)))
+def _refuse(exchange: Exchange, needs: Sequence[Need], levels: Sequence[int]) -> TooManyRequests:
+    """Tell the client of the limit that it has to wait for longest, and return its error."""
+    refusals: list[tuple[NamedLimit, int, Allowance]] = []
+    for (named, _, cost), level in zip(needs, levels, strict=True):
+        if level + cost * named.interval > named.span:
+            named.refused += cost
+            refusals.append((named, cost, allowance_at(named.limit, level, cost)))
+    named, cost, allowance = max(refusals, key=lambda refusal: refusal[2].retry_after)
+    _tell(exchange, named, allowance.remaining, math.ceil(min(allowance.retry_after, allowance.reset_after)))
+    return _refusal(named, cost, allowance)
+
+
+def _tell(exchange: Exchange, named: NamedLimit, remaining: int, seconds: int) -> None:
+    """Add the header fields of draft-ietf-httpapi-ratelimit-headers-10 to the answer."""
+    state = (b"ratelimit", b"%s;r=%d;t=%d" % (named.quoted, remaining, seconds))
+    exchange.extra_headers = (*exchange.extra_headers, named.policy, state)
 
 
 def _refusal(named: NamedLimit, cost: int, allowance: Allowance) -> TooManyRequests:

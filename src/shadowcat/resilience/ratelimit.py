@@ -116,17 +116,6 @@ def now_in_microseconds() -> int:
     return round(trio.current_time() * MICROSECONDS)
 
 
-def level_of(limit: RateLimit, used_until: int, now: int) -> int:
-    """Return how many ticks of the allowance are used up.
-
-    Args:
-        used_until: The number kept, in ticks; anything in the past if there is none.
-        now: In microseconds.
-    """
-    level = used_until - now * limit.ticks
-    return level if level > 0 else 0
-
-
 def allowance_at(limit: RateLimit, level: int, cost: int = 1) -> Allowance:
     """Return what *cost* requests at once mean to somebody who has used up *level* ticks before."""
     after = level + cost * limit.interval
@@ -149,6 +138,7 @@ class RateLimiter:
     def __init__(self, limit: RateLimit, max_keys: int = 100_000) -> None:
         self.limit = limit
         self.max_keys = max_keys
+        self._ticks = limit.ticks
         self._used_until: OrderedDict[str, int] = OrderedDict()
 
     def __len__(self) -> int:
@@ -156,11 +146,12 @@ class RateLimiter:
 
     def level(self, key: str, now: int) -> int:
         """Return how many ticks *key* has used up at *now*, in microseconds."""
-        return level_of(self.limit, self._used_until.get(key, 0), now)
+        level = self._used_until.get(key, 0) - now * self._ticks
+        return level if level > 0 else 0
 
     def use(self, key: str, level: int, now: int) -> None:
         """Have *level* ticks of *key* be used up at *now*."""
-        self._used_until[key] = now * self.limit.ticks + level
+        self._used_until[key] = now * self._ticks + level
         self._used_until.move_to_end(key)
         self._forget(now)
 
@@ -177,7 +168,7 @@ class RateLimiter:
         # Two for each that comes, so that it is no work for anybody and none is kept for long.
         for _ in range(2):
             key = next(iter(self._used_until))
-            if self._used_until[key] > now * self.limit.ticks and len(self._used_until) <= self.max_keys:
+            if self._used_until[key] > now * self._ticks and len(self._used_until) <= self.max_keys:
                 return
             del self._used_until[key]
             if not self._used_until:
