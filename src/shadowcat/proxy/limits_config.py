@@ -17,15 +17,22 @@ _MAX_NAME = 128
 
 
 def _read(value: str | RateLimit | None) -> RateLimit | None:
-    return read_rate_limit(value) if isinstance(value, str) else value
+    return None if value is None else _read_limit(value)
+
+
+def _read_limit(value: str | RateLimit) -> RateLimit:
+    # From a file comes anything; what is no text either has no unit.
+    return value if isinstance(value, RateLimit) else read_rate_limit(str(value))
 
 
 def _read_table(table: Mapping[str, str | RateLimit]) -> Mapping[str, RateLimit]:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{table!r} has no names; write a table of names and limits")
     limits = {}
     for name, value in table.items():
         if not 0 < len(name) <= _MAX_NAME:
             raise ConfigError(f"{name[:40]!r} cannot be limited; give the name of a method or a tool, or {OTHERS!r}")
-        limits[name] = read_rate_limit(value) if isinstance(value, str) else value
+        limits[name] = _read_limit(value)
     return limits
 
 
