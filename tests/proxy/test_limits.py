@@ -148,6 +148,13 @@ class TestSession:
                 client = await limited.session()
                 assert [await limited.status(client, PING) for _ in range(3)] == [200, 200, 429]
 
+    async def test_initialize_is_in_no_session_yet_whatever_its_header_says(self, autojump_clock):
+        async with open_limited(per_session="1/h") as limited:
+            client = await limited.session()
+            again = request(0, "initialize", protocolVersion="2025-11-25")
+            assert [await limited.status(client, again) for _ in range(2)] == [200, 200]
+            assert [await limited.status(client, PING) for _ in range(2)] == [200, 429]
+
     async def test_notifications_count_and_what_belongs_to_a_call_does_not(self, autojump_clock):
         async with open_limited(per_session="2/h") as limited:
             client = await limited.session()

@@ -93,6 +93,13 @@ async def test_a_flood_of_keys_is_bounded(autojump_clock):
     assert not limiter.ask("4999").is_allowed
 
 
+async def test_the_one_that_came_longest_ago_is_forgotten_first(autojump_clock):
+    limiter = RateLimiter(RateLimit(2, 1000), max_keys=2)
+    for key in ("a", "b", "a", "c"):
+        limiter.ask(key)
+    assert not limiter.ask("a").is_allowed
+
+
 @given(
     st.integers(1, 1000),
     st.integers(1, 100_000),

@@ -67,6 +67,28 @@ async def test_levels_are_what_was_taken_before(config):
     assert taken[3].levels[0] > 2 * limit.interval
 
 
+async def test_parts_of_a_microsecond_add_up(redis, config):
+    """Each request moves the number on by a seventh of three seconds, exactly."""
+    limit, kept = RateLimit(7, 3), []
+    async with open_redis_store(config) as store:
+        for _ in range(7):
+            await rates_of(store).take([take_of("a", limit)])
+            whole, rest = map(int, redis.ask("GET", f"{config.prefix}:{{limits}}:a").split())
+            assert rest < limit.ticks
+            kept.append(whole * limit.ticks + rest)
+    assert [later - kept[0] for later in kept] == [number * limit.interval for number in range(7)]
+
+
+async def test_nobody_saves_up_more_than_a_burst(config):
+    """What is past is not kept at once."""
+    limit = RateLimit(10, burst=2)
+    async with open_redis_store(config) as store:
+        assert (await rates_of(store).take([take_of("a", limit, 2)])).is_taken
+        await trio.sleep(0.5)
+        assert not (await rates_of(store).take([take_of("a", limit, 3)])).is_taken
+        assert (await rates_of(store).take([take_of("a", limit, 2)])).is_taken
+
+
 async def test_all_or_nothing(redis, config):
     """Nobody's allowance is used up by what another limit refuses."""
     small, large = RateLimit(2, 3600), RateLimit(50, 3600)
