@@ -30,7 +30,7 @@ def redis():
 
 @pytest.fixture
 def config(redis):
-    return RedisConfig(url=redis.url, prefix=f"rates-{next(_numbers)}")
+    return RedisConfig(url=redis.url, prefix=f"rates-{next(_numbers)}", response_timeout=30)
 
 
 def take_of(key, limit=HOUR, cost=1):
@@ -116,7 +116,7 @@ PROCESS = """
 import sys, trio
 from shadowcat.session.stores.redis import RedisConfig
 from tests.session.stores.test_redis_rates import take_many, take_of
-config = RedisConfig(url=sys.argv[1], prefix=sys.argv[2])
+config = RedisConfig(url=sys.argv[1], prefix=sys.argv[2], response_timeout=30)
 print(trio.run(take_many, config, 100, take_of("a")))
 """
 
@@ -175,6 +175,6 @@ async def test_with_a_fallback_it_is_the_same_counter(config):
 
 async def test_on_a_cluster():
     with running_cluster() as cluster:
-        config = RedisConfig(url=cluster.url)
+        config = RedisConfig(url=cluster.url, response_timeout=30)
         granted = await take_many(config, 150, take_of("a"), take_of("b", RateLimit(120, 3600)))
         assert granted == 100
