@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from shadowcat import HttpUpstreamConfig, ReverseProxyConfig, ServerRule
+from shadowcat import HttpUpstreamConfig, LimitsConfig, ReverseProxyConfig, ServerRule
 from shadowcat.errors import ConfigError
 from shadowcat.testing import request, result
 from shadowcat.transport.upstream import StdioConfig
@@ -122,3 +122,18 @@ async def test_the_log_says_what_has_to_wait(autojump_clock, caplog):
             await world.kit.app.reconfigure(attrs.evolve(config, path="/other", shutdown_timeout=3))
         assert "other settings of path, shutdown_timeout when it is started again only" in caplog.text
         assert await call(world, await world.open("a"), "a")
+
+
+async def test_limits_change_at_once_and_hold_for_servers_that_come(autojump_clock):
+    async with serving("ab", upstream=at("a")) as world:
+        client = await world.open("a")
+        assert await call(world, client, "a")
+        limits = LimitsConfig(per_session="1/h")
+        await reconfigure(world, upstream=at("a"), servers={"files": at("b")}, limits=limits)
+        files = await world.open("b", "/mcp/files")
+        assert await call(world, client, "a")
+        assert await call(world, files, "b")
+        for refused in (client, files):
+            assert (await refused.post(request(9, "tools/call", name="x"))).status == 429
+        await reconfigure(world, upstream=at("a"), servers={"files": at("b")})
+        assert await call(world, files, "b")

@@ -69,7 +69,7 @@ def answer_to(error: Exception) -> Answer:
     An error that knows when the request is worth to be sent again says so.
     """
     answer = next(ANSWERS[cls] for cls in type(error).__mro__ if cls in ANSWERS)
-    seconds: float | None = getattr(error, "retry_after", None)
+    seconds = error.retry_after if isinstance(error, errors.ShadowcatError) else None
     if seconds is None:
         return answer
     others = tuple(field for field in answer.headers if field[0] != b"retry-after")

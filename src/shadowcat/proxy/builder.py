@@ -12,6 +12,7 @@ from ..transport.downstream import ListenerConfig
 from ..transport.upstream import HttpUpstreamConfig
 from ..upstreams import UpstreamConfig, UpstreamSetConfig
 from .config import EndpointConfig
+from .limits_config import LimitsConfig
 from .recovery import RecoveryConfig
 from .reverse import ReverseProxyConfig, serve_reverse_proxy
 
@@ -82,6 +83,11 @@ class ReverseProxyServerBuilder:
     def with_recovery(self, recovery: RecoveryConfig) -> ReverseProxyServerBuilder:
         """Treat sessions that the upstream has lost as *recovery* says."""
         self._config = attrs.evolve(self._config, recovery=recovery)
+        return self
+
+    def with_limits(self, limits: LimitsConfig) -> ReverseProxyServerBuilder:
+        """Limit how many messages clients send, as *limits* says."""
+        self._config = attrs.evolve(self._config, limits=limits)
         return self
 
     def with_origin(self, origin: OriginConfig) -> ReverseProxyServerBuilder:

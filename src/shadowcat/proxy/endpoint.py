@@ -29,10 +29,12 @@ from ..protocol import (
     upstream_headers,
 )
 from ..transport import Exchange, Upstream, UpstreamRequest, UpstreamResponse
+from .admission import admit
 from .attendance import Attendance
 from .config import EndpointConfig
 from .drain import Drain, abandoned_error
 from .legacy import LegacyEndpoint
+from .limits import Limits
 from .mirror import MirroredTools
 from .opening import is_accepted
 from .relay import AnswerRelay
@@ -50,8 +52,10 @@ class McpEndpoint:
         legacy: LegacyEndpoint,
         drain: Drain,
         attendance: Attendance,
+        limits: Limits,
     ) -> None:
         self._attendance = attendance
+        self._limits = limits
         self._config = config
         self._upstream = upstream
         self._legacy = legacy
@@ -71,6 +75,8 @@ class McpEndpoint:
         """Relay *message*, whose text is *body*."""
         if isinstance(message, Request):
             exchange.request_id = message.id
+        if self._limits.is_active:
+            await admit(self._limits, exchange, body, message, self._legacy.post)
         match classify(exchange.headers, message):
             case Initialize(request):
                 await self._legacy.initialize(exchange, body, request)

@@ -16,6 +16,7 @@ from .drain import Drain
 from .endpoint import McpEndpoint
 from .http_sse import HttpSseEndpoint
 from .legacy import LegacyEndpoint
+from .limits import Limits
 from .pipe import PipeEndpoint
 from .pump import PumpRoom
 from .routes import Route, Routes, http_sse_routes, join_routes, mcp_route, socket_route, where
@@ -58,6 +59,7 @@ class Reception:
         room: PumpRoom,
         drain: Drain,
         attendance: Attendance,
+        limits: Limits,
         serve_pipe: Callable[..., Awaitable[None]] | None,
         always: Mapping[str, Route],
     ) -> None:
@@ -65,6 +67,7 @@ class Reception:
         self._room = room
         self._drain = drain
         self._attendance = attendance
+        self._limits = limits
         self._serve_pipe = serve_pipe
         self._always = always
         self._servers: dict[str, Server] = {}
@@ -85,8 +88,9 @@ class Reception:
         config = self._config
         legacy = LegacyEndpoint(config.endpoint, name, self._room, self._drain, self._attendance)
         upstream = self._room.recovery.upstream_of(name)
-        endpoint = McpEndpoint(config.endpoint, upstream, legacy, self._drain, self._attendance)
-        serve = self._serve_pipe or PipeEndpoint(config.pipes, config.endpoint, endpoint, self._drain).serve
+        endpoint = McpEndpoint(config.endpoint, upstream, legacy, self._drain, self._attendance, self._limits)
+        pipes = PipeEndpoint(config.pipes, config.endpoint, endpoint, self._drain, self._limits)
+        serve = self._serve_pipe or pipes.serve
         http_sse = None
         if config.http_sse is not None:
             own = attrs.evolve(
