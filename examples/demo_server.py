@@ -16,7 +16,8 @@ import anyio
 import uvicorn
 from mcp import MCPDeprecationWarning
 from mcp.server.mcpserver import AcceptedElicitation, Context, Elicit, ElicitationResult, MCPServer, Resolve, Sample
-from mcp_types import CreateMessageResult, SamplingMessage, TextContent
+from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
+from mcp_types import CreateMessageResult, JSONRPCMessage, SamplingMessage, TextContent
 from pydantic import BaseModel, Field
 
 server = MCPServer(
@@ -25,6 +26,33 @@ server = MCPServer(
     instructions="A demonstration: try `echo`, `add`, `count`, `order_tea` and `haiku`.",
     log_level="WARNING",
 )
+
+
+class EventLog(EventStore):
+    """The newest events of all streams, for clients that come back for what they have missed."""
+
+    def __init__(self, size: int = 10_000) -> None:
+        self._events: dict[int, tuple[str, JSONRPCMessage | None]] = {}
+        self._next = 0
+        self._size = size
+
+    async def store_event(self, stream_id: str, message: JSONRPCMessage | None) -> str:
+        number, self._next = self._next, self._next + 1
+        self._events[number] = stream_id, message
+        self._events.pop(number - self._size, None)
+        return str(number)
+
+    async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
+        last = int(last_event_id) if last_event_id.isdecimal() else -1
+        if last not in self._events:
+            return None
+        stream_id, _ = self._events[last]
+        # More may come while these are sent.
+        while (last := last + 1) < self._next:
+            stream, message = self._events.get(last, ("", None))
+            if stream == stream_id and message is not None:
+                await send_callback(EventMessage(message, str(last)))
+        return stream_id
 
 
 @server.tool()
@@ -90,7 +118,8 @@ def review(tea: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="A small MCP server to put behind the proxy.")
     parser.add_argument("--port", type=int, default=8081, help="0 takes a free one (default: %(default)s)")
-    port = parser.parse_args().port
+    parser.add_argument("--keep-events", action="store_true", help="let clients resume streams that were cut")
+    args = parser.parse_args()
 
     # The SDK warns of what 2026-07-28 deprecates; this server is there for the older revisions too.
     warnings.simplefilter("ignore", MCPDeprecationWarning)
@@ -98,9 +127,9 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped.
         signal.signal(number, lambda *_: sys.exit(0))
-    listener = socket.create_server(("127.0.0.1", port))
+    listener = socket.create_server(("127.0.0.1", args.port))
     print(f"demo server at http://127.0.0.1:{listener.getsockname()[1]}/mcp", flush=True)
-    app = server.streamable_http_app()
+    app = server.streamable_http_app(event_store=EventLog() if args.keep_events else None)
     config = uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=1)
     uvicorn.Server(config).run(sockets=[listener])
 

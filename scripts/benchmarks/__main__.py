@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import programs
+from chart import Bars, draw
 from messages import Call, legacy_call, modern_call, open_session
 from programs import Count, python, read_line, running
 
@@ -172,10 +172,19 @@ def _print_row(item: Item, results: dict[tuple[str, int], Result], bare: Result)
     print(f"| {item.name} | {item.concurrency} | {found.cpu_us:.0f} | {ratio:.2f} | {found.per_second:,.0f} |")
 
 
+def draw_calls(results: dict[tuple[str, int], Result], calls: list[Item]) -> str:
+    """Return the table of calls as a picture."""
+    names = dict.fromkeys(item.name for item in calls)
+    rows = [Bars(name, [results[name, count].cpu_us for count in CONNECTIONS]) for name in names]
+    series = [f"{count} connection{'s' if count > 1 else ''}" for count in CONNECTIONS]
+    return draw("CPU µs per call: less is better", series, rows)
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="half a minute instead of two; the last digit wavers")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the table of calls there as well")
     args = parser.parse_args()
     if not Path("/proc/self/stat").exists():
         sys.exit("scripts/bench: processor time is read from /proc, as Linux has it")
@@ -187,10 +196,12 @@ def main() -> int:
         sys.exit(f"scripts/bench: {error}")
     print(f"{os.cpu_count()} CPUs, Python {platform.python_version()}; medians of {REPEATS}\n")
     print_table(results, calls, events, appends)
+    if args.svg is not None:
+        args.svg.write_text(draw_calls(results, calls), encoding="utf-8")
     if not programs.find_nginx():
         print("\nnginx is not installed: its rows are left out")
-    if not shutil.which("redis-server"):
-        print("\nredis-server is not installed: its rows are left out")
+    if (missing := programs.missing_for_redis()) is not None:
+        print(f"\n{missing} is not installed: the rows of Redis are left out")
     return 0
 
 

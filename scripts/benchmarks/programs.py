@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,8 +105,8 @@ def running_nginx(upstream_port: int, folder: str) -> Iterator[tuple[int, str]]:
 
 @contextmanager
 def running_redis(folder: str) -> Iterator[str | None]:
-    """Run a Redis server; yield its URL, or None if there is none to run."""
-    if shutil.which("redis-server") is None:
+    """Run a Redis server; yield its URL, or None if there is none to run, or the proxy could not use it."""
+    if missing_for_redis() is not None:
         yield None
         return
     path = Path(folder, "redis.sock")
@@ -116,6 +117,13 @@ def running_redis(folder: str) -> Iterator[str | None]:
         if not path.exists():
             raise Failed("redis-server did not start")
         yield f"unix://{path}"
+
+
+def missing_for_redis() -> str | None:
+    """Return what would have to be installed for the rows of Redis; None if all of it is."""
+    if shutil.which("redis-server") is None:
+        return "redis-server"
+    return "coredis (shadowcat[redis])" if find_spec("coredis") is None else None
 
 
 def find_nginx() -> str | None:

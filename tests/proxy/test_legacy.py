@@ -9,9 +9,10 @@ import trio.testing
 
 from shadowcat import HttpUpstreamConfig, InMemoryStore, ReverseProxyConfig, SessionConfig
 from shadowcat.errors import StoreUnavailable, UpstreamDisconnected
-from shadowcat.session import LogLimits, StreamConfig
+from shadowcat.session import LogLimits, StreamConfig, open_failover_store
 from shadowcat.testing import notification, open_proxy_kit, request, result
 
+from ..session.stores.flaky import FlakyStore
 from .conversation import Follower, move, open_session, start_listen, start_post, start_stream
 
 CUT = UpstreamDisconnected("gone")
@@ -380,6 +381,29 @@ class TestStore:
         async with open_proxy_kit(store=FailingStore()) as kit:
             await open_session(kit)
             assert (await kit.client.listen("aAAAAAAAAAAAA.1")).status == 503
+
+    async def test_stream_that_is_here_can_be_resumed_in_an_outage_with_a_fallback(self, autojump_clock):
+        """The events are in this process; that the session exists is known from the copy."""
+        primary = FlakyStore()
+        async with open_failover_store(primary) as store, open_proxy_kit(store=store) as kit:
+            await open_session(kit)
+            events, follower = await start_stream(kit)
+            follower.response.leave()
+            primary.mode = "down"
+            await events.send(result(1), "u1")
+            events.end()
+            with trio.fail_after(60):
+                await follower.resume(kit.client)
+                assert follower.response.status == 200
+                assert await follower.rest() == [result(1)]
+
+    async def test_no_stream_can_be_resumed_in_an_outage_without_one(self, autojump_clock):
+        store = FlakyStore()
+        async with open_proxy_kit(store=store) as kit:
+            await open_session(kit)
+            _, follower = await start_stream(kit)
+            store.mode = "down"
+            assert (await follower.resume(kit.client)).status == 503
 
     async def test_store_that_keeps_no_streams_does_for_one_process(self, autojump_clock):
         async with open_proxy_kit(store=InMemoryStore(keeps_streams=False)) as kit:

@@ -174,6 +174,22 @@ class TestDraining:
         with pytest.raises(trio.EndOfChannel):
             await stream.next_event()
 
+    async def test_stream_that_can_go_on_elsewhere_is_told_to_come_back(self, autojump_clock, kit):
+        """The upstream has given an id, so the next process can ask it for the rest."""
+        await open_session(kit)
+        call, response = await start_post(kit, request(1, "x"))
+        events = call.open_events()
+        stream = await response()
+        assert (await stream.next_event()).data == b""
+        await events.send(notification("notifications/progress", progress=1), "u1")
+        assert (await stream.next_message())["method"] == "notifications/progress"
+        kit.app.finish_drain()
+
+        last = await stream.next_event()
+        assert (last.data, last.id, last.retry) == (None, None, 1000)
+        with pytest.raises(trio.EndOfChannel):
+            await stream.next_event()
+
     async def test_stream_within_an_event_is_only_cut(self, autojump_clock, kit):
         message = modern_request(1, "x")
         call, response = await start_post(kit, message, headers=modern_headers(message))
