@@ -1,8 +1,10 @@
 """The compositions.  Read `reverse` first."""
 
+from .answers import Answer as Answer
 from .app import AppConfig as AppConfig
 from .app import ProxyStatistics as ProxyStatistics
 from .app import ReverseProxyApp as ReverseProxyApp
+from .boundary import serve_safely as serve_safely
 from .config import EndpointConfig as EndpointConfig
 from .forward import ForwardProxyConfig as ForwardProxyConfig
 from .forward import serve_forward_proxy as serve_forward_proxy

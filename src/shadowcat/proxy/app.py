@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import attrs
 
 from ..auth import OriginPolicy
 from ..errors import HeadersTooLarge, InvalidRequest, PathNotFound
 from ..protocol import collect_headers
-from ..session import PersistenceStatistics, SessionManager, StreamStatistics
+from ..session import PersistenceStatistics, Session, SessionManager, StreamStatistics
 from ..transport import Exchange, MessageStream, Receive, Scope, Send, Upgrade
 from ..upstreams import UpstreamSet
 from .boundary import serve_safely
 from .drain import Drain, draining_error
 from .routes import Route, Routes
+
+if TYPE_CHECKING:
+    from .reverse import ReverseProxyConfig
 
 _CORS_HEADERS = (
     (b"access-control-expose-headers", b"mcp-session-id, mcp-protocol-version, www-authenticate, retry-after"),
@@ -67,10 +71,13 @@ class ReverseProxyApp:
         *,
         sessions: SessionManager | None = None,
         upstream_sets: Mapping[str, UpstreamSet] = MappingProxyType({}),
+        settings: ReverseProxyConfig | None = None,
     ) -> None:
         self._sessions = sessions
         self.upstream_sets = upstream_sets
         """The servers behind the proxy that can be steered, by name."""
+        self.settings = settings
+        """What the proxy does as it is told; None if nobody said."""
         self._serve_pipe = serve_pipe
         self.statistics = statistics
         """Returns a snapshot of what the proxy has done so far."""
@@ -84,6 +91,20 @@ class ReverseProxyApp:
         """The sessions of the proxy, to be looked at and ended."""
         assert self._sessions is not None, "this app was built without sessions"
         return self._sessions
+
+    async def end_session(self, session: Session) -> None:
+        """End a session as its client can: here, in the store, and then upstream.
+
+        Its streams here end at once, those at other proxies of the same store when they
+        look next.  Takes a few seconds at most.  Cancel safe: cancelled, it has not ended,
+        or the upstream has not been told.
+
+        Raises:
+            StoreError: The store cannot be told; streams here have ended, but the session may go on.
+        """
+        await self.sessions.end(session.id)
+        if self.sessions.on_expired is not None:
+            await self.sessions.on_expired(session)
 
     def begin_drain(self) -> None:
         """End the streams on which clients only listen, and refuse new requests with 503.

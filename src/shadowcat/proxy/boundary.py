@@ -8,12 +8,21 @@ from collections.abc import Awaitable, Callable
 from ..errors import ClientDisconnected, ProtocolError, ShadowcatError, UpstreamError
 from ..protocol import error_body
 from ..transport import Exchange
-from .answers import UNEXPECTED, answer_to
+from .answers import UNEXPECTED, Answer, answer_to
 
 log = logging.getLogger(__name__)
 
 
-async def serve_safely(exchange: Exchange, serve: Callable[[], Awaitable[None]]) -> None:
+Explain = Callable[[Answer, str, bytes | None], tuple[bytes, bytes]]
+"""Returns the content type and the body that tell of an error: its answer, its text, the id of the request if known."""
+
+
+def as_jsonrpc(answer: Answer, text: str, request_id: bytes | None) -> tuple[bytes, bytes]:
+    """Return an error as MCP has it."""
+    return b"application/json", error_body(request_id, answer.code, text)
+
+
+async def serve_safely(exchange: Exchange, serve: Callable[[], Awaitable[None]], explain: Explain = as_jsonrpc) -> None:
     """Run *serve*, which answers *exchange*; turn what it raises into the answer, if there is none yet.
 
     Cancel safe: the answer may then be cut.
@@ -24,10 +33,10 @@ async def serve_safely(exchange: Exchange, serve: Callable[[], Awaitable[None]])
     except ClientDisconnected as error:
         log.debug("%s", error)
     except Exception as error:  # noqa: BLE001 - the boundary: nothing may reach the server
-        await _refuse(exchange, error)
+        await _refuse(exchange, error, explain)
 
 
-async def _refuse(exchange: Exchange, error: Exception) -> None:
+async def _refuse(exchange: Exchange, error: Exception, explain: Explain) -> None:
     """Turn *error* into the answer, if there is none yet; otherwise leave it cut."""
     error = _worst(error)
     if isinstance(error, ClientDisconnected):
@@ -45,10 +54,11 @@ async def _refuse(exchange: Exchange, error: Exception) -> None:
     request_id = exchange.request_id
     if request_id is None and isinstance(error, ProtocolError):
         request_id = error.request_id
-    headers = [(b"content-type", b"application/json"), *answer.headers]
+    content_type, body = explain(answer, text, request_id)
+    headers = [(b"content-type", content_type), *answer.headers]
     if allow := getattr(error, "allow", None):
         headers.append((b"allow", allow.encode()))
-    await exchange.respond(answer.status, headers, error_body(request_id, answer.code, text))
+    await exchange.respond(answer.status, headers, body)
 
 
 def _worst(error: Exception) -> Exception:

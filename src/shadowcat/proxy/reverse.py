@@ -152,6 +152,7 @@ async def open_reverse_proxy_app(
             statistics,
             serve,
             sessions=sessions,
+            settings=config,
         )
 
 
