@@ -30,7 +30,7 @@ class AdminApp:
     """Answers for the admin API of *app*.  What one request does wrong stays its own."""
 
     def __init__(self, app: ReverseProxyApp, config: AdminConfig) -> None:
-        self._desk = Desk(app)
+        self.desk = Desk(app)
         self._gate = TokenGate(config.token, config.failures_per_second)
         host, _ = parse_bind(config.bind)
         self._origins = OriginPolicy(OriginConfig(allowed_hosts=config.allowed_hosts), host)
@@ -50,7 +50,7 @@ class AdminApp:
         for route, path in routes:
             if route.method == exchange.method:
                 call = Call(path=path, query=route.read_query(exchange.query), body=await _read(exchange, route))
-                answer = await route.handle(self._desk, call)
+                answer = await route.handle(self.desk, call)
                 await exchange.respond(HTTPStatus.OK, _JSON, _encode(answer))
                 return
         raise _not_allowed([route for route, _ in routes])

@@ -26,6 +26,9 @@ _SECRET = re.compile(r"token|secret|pass|credential|authoriz|cookie|key(?!s?_fil
 _PATHS = frozenset({"", "/", "/mcp", "/sse", "/ws"})
 """Paths of URLs that are no secret; some servers give each customer a path that is one."""
 
+_DATABASES = frozenset(map(str, range(64)))
+"""Those of a Redis server."""
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -85,7 +88,7 @@ def _without_credentials(text: str) -> str:
         parts = urlsplit(text)
         host = parts.netloc.rpartition("@")
         place = f"{MASK}@{host[2]}" if host[1] else host[2]
-        is_shown = parts.path in _PATHS or parts.path[1:].isdecimal()
+        is_shown = parts.path in _PATHS or parts.path[1:] in _DATABASES
         return urlunsplit(
             (parts.scheme, place, parts.path if is_shown else f"/{MASK}", MASK if parts.query else "", "")
         )

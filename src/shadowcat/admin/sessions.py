@@ -17,7 +17,10 @@ from .view import last_activity_of, view_session, view_session_in_full, view_str
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 100
-"""Sessions or streams that are looked at in a row: half a millisecond."""
+"""Sessions that the store is asked for at once."""
+
+_SHOWN_AT_ONCE = 25
+"""Sessions or streams that are made readable in a row: half a millisecond."""
 
 _MAX_LOOKS = 2000
 """Sessions that are looked at for one page; if few of them match, the page is short."""
@@ -60,7 +63,12 @@ def _filter(desk: Desk, call: Call) -> Callable[[Session], bool]:
 async def _look_at(desk: Desk, page: IdPage, is_wanted: Callable[[Session], bool]) -> list[dict[str, Any]]:
     await trio.lowlevel.checkpoint()
     sessions = await desk.store.get_sessions_batch(page.ids)
-    return [view_session(session, desk.sessions) for session in sessions if is_wanted(session)]
+    found = []
+    for start in range(0, len(sessions), _SHOWN_AT_ONCE):
+        await trio.lowlevel.checkpoint()
+        some = sessions[start : start + _SHOWN_AT_ONCE]
+        found += [view_session(session, desk.sessions) for session in some if is_wanted(session)]
+    return found
 
 
 async def show_session(desk: Desk, call: Call) -> object:
@@ -85,7 +93,7 @@ async def list_streams(desk: Desk, call: Call) -> object:
     found: list[dict[str, Any]] = []
     end = min(len(keys), start + _MAX_LOOKS)
     while start < end and len(found) < limit:
-        stop = min(end, start + min(_AT_ONCE, limit - len(found)))
+        stop = min(end, start + min(_SHOWN_AT_ONCE, limit - len(found)))
         for key in keys[start:stop]:
             stream = desk.sessions.streams.get(key)
             if stream is not None and (session is None or key_of(key.session_id) == session):
