@@ -1,7 +1,9 @@
 """What the tests in this folder use: a proxy, and somebody who looks at it and has each answer checked."""
 
 import json
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import jsonschema
@@ -9,10 +11,11 @@ import trio
 
 from shadowcat.admin import AdminConfig
 from shadowcat.admin.app import AdminApp
+from shadowcat.admin.desk import Desk
 from shadowcat.admin.openapi import build_document
 from shadowcat.admin.routes import ROUTES
 from shadowcat.session import Session, SessionId
-from shadowcat.testing import ProxyClient, open_proxy_kit
+from shadowcat.testing import ProxyClient, ProxyKit, ScriptedUpstream, open_proxy_kit
 from shadowcat.upstreams import Endpoint, UpstreamSet
 
 TOKEN = "a-token-of-24-characters"
@@ -29,8 +32,8 @@ def check_answer(name, value):
 @attrs.frozen
 class Reply:
     status: int
-    headers: dict
-    body: object
+    headers: Mapping[str, str]
+    body: Any
 
     @property
     def detail(self):
@@ -87,9 +90,9 @@ class AdminClient:
 
 @attrs.frozen
 class AdminKit:
-    proxy: object
+    proxy: ProxyKit
     admin: AdminClient
-    desk: object
+    desk: Desk
 
     @property
     def store(self):
@@ -121,4 +124,4 @@ async def fill(store, count, *, prefix="s", now=1000.0, **fields):
 
 def upstream_set(*names):
     """Return a set of endpoints that nobody calls."""
-    return UpstreamSet([Endpoint(name, None) for name in names])
+    return UpstreamSet([Endpoint(name, ScriptedUpstream()) for name in names])

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shadowcat.admin.process import show_health
 from shadowcat.admin.route import Parameter, Route, read_object
 from shadowcat.errors import InvalidRequest
 
@@ -13,7 +14,7 @@ ROUTE = Route(
     method="GET",
     path="/v1/a/{key}/b",
     summary="",
-    handle=None,
+    handle=show_health,
     answer="",
     parameters=(LIMIT, IDLE, Parameter(name="name", description="any")),
 )

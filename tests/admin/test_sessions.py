@@ -8,7 +8,7 @@ import trio
 
 from shadowcat.admin.key import key_of
 from shadowcat.errors import StoreUnavailable
-from shadowcat.session import InMemoryStore, Session, StreamKind
+from shadowcat.session import InMemoryStore, Session, SessionId, StreamKind
 from shadowcat.testing import notification, open_proxy_kit, request, result
 from tests.proxy.conversation import open_session, start_listen, start_post, start_stream
 
@@ -100,7 +100,9 @@ async def test_what_a_client_calls_itself_is_cut_and_never_trusted():
         names = []
         for number, info in enumerate(({"name": "x" * 9999, "version": 3}, "nonsense", [], {"name": "\ud800"})):
             params = {"clientInfo": info, "capabilities": info}
-            await kit.store.create_session(Session(id=str(number), initialize_params=params, created_at=1e300))
+            await kit.store.create_session(
+                Session(id=SessionId(str(number)), initialize_params=params, created_at=1e300)
+            )
             shown = await kit.admin.get(f"/v1/sessions/{key_of(str(number))}")
             names.append(shown.body["client"] and shown.body["client"]["name"])
 
@@ -140,7 +142,7 @@ async def test_a_session_of_another_process_is_ended_through_the_store(autojump_
         call, pending = await start_listen(other)
         call.open_events()
         listening = await pending()
-        key = key_of(other.client.session_id)
+        key = key_of(other.client.session_id or "")
         shown = (await kit.admin.get(f"/v1/sessions/{key}")).body
         kit.proxy.nursery.start_soon(answer_farewell, kit.proxy)
         ended = await kit.admin.send("DELETE", f"/v1/sessions/{key}")
