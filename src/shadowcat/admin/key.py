@@ -49,4 +49,6 @@ async def _load(store: SessionStore, session_id: SessionId) -> Session:
 
 
 def _not_found() -> SessionNotFound:
-    return SessionNotFound("no session has this key, or it has ended; GET /v1/sessions lists those there are")
+    return SessionNotFound(
+        "no session has this key, or it has ended; list those there are: GET /v1/sessions, or shadowcat sessions list"
+    )

@@ -60,4 +60,6 @@ def _find(desk: Desk, call: Call) -> Endpoint:
     for endpoint in () if upstream is None else upstream.endpoints:
         if endpoint.name == call.path["endpoint"]:
             return endpoint
-    raise PathNotFound("no server has this endpoint; GET /v1/upstreams lists those that can be steered")
+    raise PathNotFound(
+        "no server has this endpoint; list those that can be steered: GET /v1/upstreams, or shadowcat upstreams list"
+    )
