@@ -14,8 +14,22 @@ DEFAULT_URL = "http://127.0.0.1:9465"
 Run = Callable[[argparse.Namespace], Awaitable[None]]
 
 
-def add_group(commands: Subparsers, name: str, text: str, epilog: str) -> Subparsers:
-    """Add a command that has commands below it; return those."""
+class GroupParser(argparse.ArgumentParser):
+    """Gets its commands when it is used: each start of a proxy would pay a millisecond for them."""
+
+    fill: Callable[[Subparsers], None] | None = None
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Parse, with the commands there are."""
+        if self.fill is not None:
+            own: argparse.ArgumentParser = self
+            self.fill(own.add_subparsers(title="commands", metavar="COMMAND", required=True))
+            self.fill = None
+        return super().parse_known_args(args, namespace)
+
+
+def add_group(commands: Subparsers, name: str, text: str, epilog: str, fill: Callable[[Subparsers], None]) -> None:
+    """Add a command that has commands below it, which *fill* adds."""
     parser = commands.add_parser(
         name,
         help=text,
@@ -23,7 +37,8 @@ def add_group(commands: Subparsers, name: str, text: str, epilog: str) -> Subpar
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    assert isinstance(parser, GroupParser), "the parser of all commands has another class for them"
+    parser.fill = fill
 
 
 def add_action(actions: Subparsers, name: str, text: str, run: Run) -> argparse.ArgumentParser:

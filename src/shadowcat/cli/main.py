@@ -16,13 +16,14 @@ import trio
 from ..errors import ShadowcatError
 from ..telemetry import FORMATS, LEVELS, configure_logging
 from . import forward, reverse, sessions, streams, upstreams
+from .admin_options import GroupParser
 
 Command = Callable[[argparse.Namespace, trio.Event], Awaitable[None]]
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = GroupParser(
         prog="shadowcat",
         description="A proxy for the Model Context Protocol.",
         epilog="shadowcat COMMAND --help tells more about a command.",

@@ -31,8 +31,11 @@ _COLUMNS = {
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Add the command and those below it to *commands*."""
-    actions = add_group(commands, "sessions", "look at the sessions of a running proxy, and end them", _EXAMPLE)
+    """Add the command to *commands*."""
+    add_group(commands, "sessions", "look at the sessions of a running proxy, and end them", _EXAMPLE, _add_actions)
+
+
+def _add_actions(actions: Subparsers) -> None:
     listing = add_action(actions, "list", "list sessions", list_sessions)
     listing.add_argument("--server", metavar="NAME", help="only those of this server")
     listing.add_argument("--idle", type=float, metavar="N", help="only those not used for more than N seconds")

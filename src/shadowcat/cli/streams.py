@@ -26,8 +26,11 @@ COLUMNS = {
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Add the command and those below it to *commands*."""
-    actions = add_group(commands, "streams", "look at the event streams of a running proxy", _EXAMPLE)
+    """Add the command to *commands*."""
+    add_group(commands, "streams", "look at the event streams of a running proxy", _EXAMPLE, _add_actions)
+
+
+def _add_actions(actions: Subparsers) -> None:
     listing = add_action(actions, "list", "list the streams of the process", list_streams)
     listing.add_argument("--session", metavar="KEY", help="only those of this session")
     add_limit(listing)

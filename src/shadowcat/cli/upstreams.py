@@ -35,8 +35,13 @@ _ACTIONS = {
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Add the command and those below it to *commands*."""
-    actions = add_group(commands, "upstreams", "look at the servers behind a running proxy, and steer them", _EXAMPLE)
+    """Add the command to *commands*."""
+    add_group(
+        commands, "upstreams", "look at the servers behind a running proxy, and steer them", _EXAMPLE, _add_actions
+    )
+
+
+def _add_actions(actions: Subparsers) -> None:
     add_action(actions, "list", "list servers and their endpoints", list_upstreams)
     for action, text in _ACTIONS.items():
         parser = add_action(actions, action, text, _steer(action))
