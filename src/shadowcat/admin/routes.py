@@ -109,7 +109,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="GET",
         path="/v1/config",
-        summary="Show the settings in effect; secrets are replaced by ***",
+        summary="Show the settings in effect; secrets are masked",
         handle=process.show_config,
         answer="Config",
     ),
