@@ -140,3 +140,14 @@ async def test_a_call_of_before_says_nothing(autojump_clock, circuit):
 def test_settings_are_checked(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CircuitConfig(**wrong)
+
+
+async def test_it_can_be_closed_by_who_knows_better(autojump_clock, circuit):
+    """What was let through before says nothing any more."""
+    permit = circuit.admit()
+    end(circuit, False, False, False)
+    circuit.reset()
+    assert (state(circuit), circuit.retry_after) == (CircuitState.CLOSED, 0.0)
+    circuit.fail(permit)
+    end(circuit, False, False)
+    assert state(circuit) is CircuitState.CLOSED
