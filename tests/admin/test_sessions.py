@@ -272,37 +272,39 @@ async def answer_one(call, number):
         call.answer(result(1, tools=[]))
 
 
-async def test_a_page_of_a_thousand_of_ten_thousand_keeps_nobody_waiting():
-    """The loop goes round while a page is made; the figures are printed with -s."""
+async def test_a_page_of_a_thousand_of_ten_thousand_lets_others_have_their_turn():
+    """The loop goes round while a page is made; -s shows for how long it is kept, in time of the processor."""
     async with open_admin_kit() as kit:
         ids = await fill(kit.store, 10_000)
-        gaps, took = [], []
+        turns, took = [], []
 
         async def tick():
-            last = time.perf_counter()
+            last = time.thread_time()
             while True:
                 await trio.lowlevel.checkpoint()
-                now = time.perf_counter()
-                gaps.append(now - last)
+                now = time.thread_time()
+                turns.append(now - last)
                 last = now
+
+        async def read(path):
+            before, start = len(turns), time.thread_time()
+            body = await kit.admin.read(path)
+            took.append((time.thread_time() - start, len(turns) - before))
+            return body
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tick)
             cursor = None
             while cursor != "":
-                start = time.perf_counter()
-                page = await kit.admin.read("/v1/sessions?limit=1000" + (f"&cursor={cursor}" if cursor else ""))
-                took.append(time.perf_counter() - start)
+                page = await read("/v1/sessions?limit=1000" + (f"&cursor={cursor}" if cursor else ""))
                 # Not read as JSON: that would take longer than to write it.
                 cursor = page.rpartition(b'"next":')[2].decode().strip('"}').replace("null", "")
-            start = time.perf_counter()
-            await kit.admin.read(f"/v1/sessions/{key_of(ids[-1])}")
-            found = time.perf_counter() - start
+            await read(f"/v1/sessions/{key_of(ids[-1])}")
             nursery.cancel_scope.cancel()
 
-    print(f"{len(took)} pages, {1e3 * max(took):.1f} ms at most, the last session found in {1e3 * found:.1f} ms;")
-    print(
-        f"the loop was kept {1e3 * max(gaps):.1f} ms at most, {1e3 * sorted(gaps)[-10]:.1f} ms the tenth longest time"
-    )
-    assert 10 == len(took)
-    assert sorted(gaps)[-3] < 0.05
+    longest = [f"{1e3 * turn:.1f}" for turn in sorted(turns)[-3:]]
+    for seconds, count in took:
+        print(f"{1e3 * seconds:.1f} ms in {count} turns")
+    print(f"the longest turns: {', '.join(longest)} ms")
+    assert 11 == len(took)
+    assert 20 < min(count for _, count in took), "what is in 25 sessions at once, or 500 ids, is soon done"
