@@ -17,7 +17,7 @@ GUARDED = [route for route in ROUTES if route.needs_token]
 
 
 @pytest.fixture
-async def kit(autojump_clock):
+async def kit():
     async with open_admin_kit() as kit:
         yield kit
 
@@ -28,19 +28,19 @@ def path_of(route):
 
 @pytest.mark.parametrize("token", [None, "", "wrong", TOKEN[:-1], TOKEN + "x", "ä"])
 @pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route.method} {route.path}")
-async def test_nothing_is_done_without_the_token(kit, route, token):
+async def test_nothing_is_done_without_the_token(autojump_clock, kit, route, token):
     reply = await kit.admin.send(route.method, path_of(route), token=token)
     assert (401, "Bearer") == (reply.status, reply.headers["www-authenticate"])
     assert "Authorization: Bearer TOKEN" in reply.detail
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-async def test_everything_answers_with_the_token(kit, route):
+async def test_everything_answers_with_the_token(autojump_clock, kit, route):
     reply = await kit.admin.send(route.method, path_of(route), {"level": "info"} if route.body else b"")
     assert reply.status == (404 if "{" in route.path else 200)
 
 
-async def test_who_has_no_token_does_not_learn_what_there_is(kit):
+async def test_who_has_no_token_does_not_learn_what_there_is(autojump_clock, kit):
     assert 401 == (await kit.admin.get("/v1/nothing", token=None)).status
     assert 404 == (await kit.admin.get("/v1/nothing")).status
 
@@ -56,7 +56,7 @@ async def test_who_has_no_token_does_not_learn_what_there_is(kit):
         ({"host": "[::1]:9465"}, 200),
     ],
 )
-async def test_pages_and_rebound_names_are_kept_out(kit, headers, status):
+async def test_pages_and_rebound_names_are_kept_out(autojump_clock, kit, headers, status):
     reply = await kit.admin.get("/v1/sessions", headers=headers)
     assert status == reply.status
     assert status == 200 or "--allow" not in reply.detail
@@ -68,23 +68,23 @@ async def test_a_host_can_be_allowed(autojump_clock):
         assert 200 == (await kit.admin.get("/v1/sessions", headers={"host": "admin.example:9465"})).status
 
 
-async def test_an_answer_to_a_page_says_nothing_to_it(kit):
+async def test_an_answer_to_a_page_says_nothing_to_it(autojump_clock, kit):
     reply = await kit.admin.get("/v1/sessions", headers={"origin": "http://localhost:3000"})
     assert not [name for name in reply.headers if name.startswith("access-control")]
     assert 405 == (await kit.admin.send("OPTIONS", "/v1/sessions")).status
 
 
-async def test_another_method_is_told_those_there_are(kit):
+async def test_another_method_is_told_those_there_are(autojump_clock, kit):
     reply = await kit.admin.send("PATCH", "/v1/log-level")
     assert (405, "GET, PUT") == (reply.status, reply.headers["allow"])
 
 
-async def test_a_long_body_is_refused(kit):
+async def test_a_long_body_is_refused(autojump_clock, kit):
     reply = await kit.admin.send("PUT", "/v1/log-level", b" " * 5000)
     assert (413, True) == (reply.status, "4096 bytes" in reply.detail)
 
 
-async def test_a_websocket_is_refused(kit):
+async def test_a_websocket_is_refused(autojump_clock, kit):
     sent = []
 
     async def send(event):
@@ -101,7 +101,7 @@ async def test_a_websocket_is_refused(kit):
     assert 404 == sent[0]["status"]
 
 
-async def test_a_bug_is_a_problem_too(kit, monkeypatch, caplog):
+async def test_a_bug_is_a_problem_too(autojump_clock, kit, monkeypatch, caplog):
     def statistics():
         raise ZeroDivisionError
 
@@ -147,7 +147,7 @@ def test_whatever_is_sent_is_answered_and_is_no_500(method, path, query, body):
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-async def test_two_answers_at_once_do_not_mix(kit):
+async def test_two_answers_at_once_do_not_mix(autojump_clock, kit):
     client = AdminClient(AdminApp(kit.proxy.app, AdminConfig(token=TOKEN)), kit.proxy.nursery)
     replies, paths = {}, ("/v1/sessions", "/v1/store", "/v1/statistics", "/v1/nothing")
 

@@ -12,7 +12,7 @@ ACTIONS = ["drain", "enable", "reset-circuit"]
 
 
 @pytest.fixture
-async def kit(autojump_clock):
+async def kit():
     async with open_admin_kit() as kit:
         kit.proxy.app.upstream_sets = {"default": upstream_set("a", "b.example"), "files": upstream_set("a")}
         yield kit
@@ -31,7 +31,7 @@ async def test_without_sets_there_is_nothing_to_steer(autojump_clock):
     assert (404, True) == (drained.status, "GET /v1/upstreams" in drained.detail)
 
 
-async def test_endpoints_are_shown_as_they_are(kit):
+async def test_endpoints_are_shown_as_they_are(autojump_clock, kit):
     endpoint = endpoint_of(kit, number=1)
     for _ in range(3):
         endpoint.note_check(is_good=False)
@@ -55,7 +55,7 @@ async def test_endpoints_are_shown_as_they_are(kit):
     assert (4, 5, 5) == (shown["in_flight"], shown["requests"], shown["failures"])
 
 
-async def test_an_endpoint_is_drained_and_enabled(kit):
+async def test_an_endpoint_is_drained_and_enabled(autojump_clock, kit):
     drained = await kit.admin.send("POST", "/v1/upstreams/files/a/drain")
     assert drained.body["is_draining"]
     assert not endpoint_of(kit, "files").is_available
@@ -66,7 +66,7 @@ async def test_an_endpoint_is_drained_and_enabled(kit):
     assert endpoint_of(kit, "files").is_available
 
 
-async def test_a_circuit_is_closed(kit):
+async def test_a_circuit_is_closed(autojump_clock, kit):
     circuit = endpoint_of(kit).circuit
     for _ in range(5):
         circuit.fail(circuit.admit())
@@ -81,6 +81,6 @@ async def test_a_circuit_is_closed(kit):
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("path", ["default/zzz", "zzz/a", "%20/%00", "..%2F/a", "default/" + "a" * 4000])
-async def test_an_unknown_endpoint_is_told_where_to_look(kit, path, action):
+async def test_an_unknown_endpoint_is_told_where_to_look(autojump_clock, kit, path, action):
     reply = await kit.admin.send("POST", f"/v1/upstreams/{path}/{action}")
     assert 404 == reply.status
