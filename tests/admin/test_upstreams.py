@@ -24,6 +24,7 @@ def endpoint_of(kit, server="default", number=0):
 
 async def test_without_sets_there_is_nothing_to_steer(autojump_clock):
     async with open_admin_kit() as kit:
+        kit.proxy.app.upstream_sets = {}
         listed = await kit.admin.get("/v1/upstreams")
         drained = await kit.admin.send("POST", "/v1/upstreams/default/a/drain")
 
@@ -39,7 +40,7 @@ async def test_endpoints_are_shown_as_they_are(autojump_clock, kit):
         endpoint.begin()
         endpoint.circuit.fail(endpoint.circuit.admit())
     endpoint.finish()
-    endpoint.failures = 5
+    endpoint.requests = endpoint.failures = 5
     listed = (await kit.admin.get("/v1/upstreams")).body["servers"]
 
     assert [("default", ["a", "b.example"]), ("files", ["a"])] == [

@@ -21,7 +21,7 @@ import attrs
 MASK = "***"
 
 _SECRET = re.compile(r"token|secret|pass|credential|authoriz|cookie|key(?!s?_file|s?_url|s?_path|word)", re.IGNORECASE)
-"""In the name of a field whose text is not shown."""
+"""In the name of a field whose text is not shown; or else it is called ``value``, as a header's is."""
 
 _PATHS = frozenset({"", "/", "/mcp", "/sse", "/ws"})
 """Paths of URLs that are no secret; some servers give each customer a path that is one."""
@@ -42,7 +42,7 @@ def masked(value: Any, name: str = "") -> Any:
         return value.value
     if attrs.has(type(value)):
         return {field.name: _field(field, getattr(value, field.name)) for field in attrs.fields(type(value))}
-    if _SECRET.search(name):
+    if name == "value" or _SECRET.search(name):
         return MASK
     if isinstance(value, bytes):
         value = value.decode("latin-1")
