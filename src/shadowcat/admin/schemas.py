@@ -113,7 +113,7 @@ SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
     "Upstreams": record(
         servers=said(
             list_of(record(server=TEXT, endpoints=list_of(ref("Endpoint")))),
-            "Those that can be steered: a server that is one URL or one command is not among them",
+            "Those that can be steered",
         )
     ),
     "Store": record(

@@ -59,7 +59,7 @@ async def list_upstreams(args: argparse.Namespace) -> None:
     client = build_client(args)
     servers = (await client.get("/v1/upstreams"))["servers"]
     rows = [{"server": each["server"], **endpoint} for each in servers for endpoint in each["endpoints"]]
-    otherwise = "no endpoints to steer: the proxy has one server, which is one URL or one command"
+    otherwise = "no endpoints to steer"
     say(as_json(servers) if args.json else as_table(rows, _COLUMNS, otherwise))
 
 
