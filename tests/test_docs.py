@@ -23,6 +23,7 @@ import pytest
 import trio
 
 from shadowcat import run_reverse_proxy
+from shadowcat.admin.routes import ROUTES
 from shadowcat.cli import forward, reverse
 from shadowcat.cli.main import build_parser
 from shadowcat.errors import ConfigError
@@ -118,8 +119,9 @@ def test_every_python_block_is_a_program_or_a_test():
 @pytest.mark.parametrize("text", [case for case in shown("python") if "trio.run(main)" in case.values[0]])
 async def test_program_in_a_page_serves(text, server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHADOWCAT_ADMIN_TOKEN", "a-token-of-24-characters")
     sender, receiver = trio.open_memory_channel(1)
-    source = text.replace("127.0.0.1:8080", "127.0.0.1:0").replace("http://127.0.0.1:9000/mcp", server.url)
+    source = re.sub(r"127\.0\.0\.1:(8080|9465)", "127.0.0.1:0", text).replace("http://127.0.0.1:9000/mcp", server.url)
     names: dict[str, Any] = {"print": sender.send_nowait}
     exec(source.replace("trio.run(main)", ""), names)
     with trio.fail_after(5):
@@ -241,6 +243,8 @@ def commands():
 def test_command_line_is_accepted(arguments, monkeypatch):
     monkeypatch.setenv("UPSTREAM_TOKEN", "Bearer t")
     args = build_parser().parse_args(shlex.split(arguments, comments=True))
+    if args.name not in ("reverse", "forward"):
+        return
     build = reverse.build_config if args.name == "reverse" else forward.build_config
     upstream = build(args).upstream
     assert args.upstream in (None, getattr(upstream, "url", ""))
@@ -290,6 +294,20 @@ def test_command_reference_is_the_help(path, monkeypatch, capsys):
     sections = {(): first} | {tuple(text.splitlines()[0].split()[1:]): text for text in others}
     # Without line breaks, which differ between versions of Python.
     assert capsys.readouterr().out.split() == FENCE.findall(sections[path])[0][1].split()
+
+
+def test_admin_reference_is_the_routes_of_the_code():
+    rows = []
+    for route in ROUTES:
+        query = ", ".join(f"`{parameter.name}`" for parameter in route.parameters)
+        rows.append(f"| `{route.method}` | `{route.path}` | {route.summary} | {query} |")
+    known = {parameter.name: parameter for route in ROUTES for parameter in route.parameters}
+    for p in known.values():
+        default = "" if p.default is None else p.default
+        rows.append(f"| `{p.name}` | {p.schema['type']} | {p.description} | {default} |")
+    page = (DOCS / "reference" / "admin.md").read_text(encoding="utf-8")
+
+    assert rows == re.findall(r"^\| `.*$", page, re.MULTILINE)
 
 
 def test_error_table_is_the_one_of_the_code():

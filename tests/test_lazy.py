@@ -21,6 +21,8 @@ HEAVY = {
     "shadowcat.session.stores.sqlite",
     "shadowcat.session.stores.redis",
     "shadowcat.session.stores.failover",
+    "shadowcat.admin",
+    "shadowcat.cli.admin_client",
     "shadowcat.testing",
     "pytest",
     "asyncio",

@@ -69,6 +69,8 @@ from .upstreams import UpstreamSetStatistics as UpstreamSetStatistics
 
 if TYPE_CHECKING:
     __version__: str
+    from .admin import AdminConfig as AdminConfig
+    from .admin import open_admin as open_admin
     from .session import FailoverConfig as FailoverConfig
     from .session import FailoverStore as FailoverStore
     from .session import RedisConfig as RedisConfig
@@ -79,6 +81,8 @@ if TYPE_CHECKING:
 _load = _load_on_demand(
     __name__,
     {
+        "AdminConfig": ".admin",
+        "open_admin": ".admin",
         "FailoverConfig": ".session",
         "FailoverStore": ".session",
         "RedisConfig": ".session",

@@ -4,6 +4,7 @@ from .envelope import Direction as Direction
 from .envelope import MessageEnvelope as MessageEnvelope
 from .protocol import ResponseMode as ResponseMode
 from .session import Activity as Activity
+from .session import IdPage as IdPage
 from .session import LogLimits as LogLimits
 from .session import OwnerId as OwnerId
 from .session import RateCounter as RateCounter

@@ -12,7 +12,7 @@
   + StreamBroken              a pipe that carries messages has ended
   + RequestError              an HTTP request we refuse before reading a message
     - PathNotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType, UpgradeRequired
-    - ForbiddenOrigin, MisdirectedHost
+    - ForbiddenOrigin, MisdirectedHost, Unauthorized
     - PayloadTooLarge, HeadersTooLarge, RequestTimeout, ClientDisconnected, TooManyRequests
   + SessionError
     - SessionRequired, SessionNotFound, SessionExists, SessionLimitReached
@@ -121,6 +121,10 @@ class ForbiddenOrigin(RequestError):
 
 class MisdirectedHost(RequestError):
     """The ``Host`` header names a host that is not allowed."""
+
+
+class Unauthorized(RequestError):
+    """The request has no token, or not the right one."""
 
 
 class PayloadTooLarge(RequestError):

@@ -24,6 +24,7 @@ EXPECTED = {
     errors.UnsupportedMediaType: (415, -32600),
     errors.ForbiddenOrigin: (403, -32600),
     errors.MisdirectedHost: (421, -32600),
+    errors.Unauthorized: (401, -32600),
     errors.UpgradeRequired: (426, -32600),
     errors.PayloadTooLarge: (413, -32600),
     errors.HeadersTooLarge: (431, -32600),

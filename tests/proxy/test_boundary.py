@@ -78,3 +78,20 @@ async def test_answer_that_has_begun_is_left_cut():
 async def test_client_that_has_left_gets_nothing():
     """Nobody reads it."""
     assert [] == await Answered().serve(ClientDisconnected("left"))
+
+
+async def test_an_error_can_be_told_in_another_way():
+    """Not everything that is served is MCP."""
+    answered = Answered()
+
+    async def serve():
+        await trio.lowlevel.checkpoint()
+        raise MethodNotAllowed("no", "GET")
+
+    await serve_safely(
+        answered.exchange, serve, lambda answer, text, *_: (b"text/plain", b"%d %s" % (answer.status, text.encode()))
+    )
+    start, body = answered.events
+    assert (405, b"405 no") == (start["status"], body["body"])
+    assert (b"content-type", b"text/plain") in start["headers"]
+    assert (b"allow", b"GET") in start["headers"]

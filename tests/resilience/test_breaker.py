@@ -157,3 +157,14 @@ async def test_probes_of_which_nothing_comes_do_not_keep_it_half_open_for_ever(a
     for permit in others[:2]:
         circuit.succeed(permit)
     assert state(circuit) is CircuitState.CLOSED
+
+
+async def test_it_can_be_closed_by_who_knows_better(autojump_clock, circuit):
+    """What was let through before says nothing any more."""
+    permit = circuit.admit()
+    end(circuit, False, False, False)
+    circuit.reset()
+    assert (state(circuit), circuit.retry_after) == (CircuitState.CLOSED, 0.0)
+    circuit.fail(permit)
+    end(circuit, False, False)
+    assert state(circuit) is CircuitState.CLOSED

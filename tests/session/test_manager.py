@@ -276,3 +276,13 @@ class TestEventId:
             stream.publish(b"data: x", "3", manager.now())
             await trio.sleep(1)
             assert await manager.store.get_last_event_id(again.id) == stream.last_event_id
+
+
+async def test_what_is_under_way_in_a_session_can_be_looked_at(autojump_clock):
+    async with open_manager() as manager:
+        session = await create(manager)
+        assert 0 == manager.presence_of(session.id).in_use
+        with manager.use(session):
+            assert 1 == manager.presence_of(session.id).in_use
+        await manager.end(session.id)
+        assert manager.presence_of(session.id) is None

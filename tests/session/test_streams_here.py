@@ -337,3 +337,15 @@ class TestForget:
             taken = await manager.streams.claim(session, stream.cursor_before(stream.log.end))
             manager.streams.drop(stream)
             assert list(manager.streams.of(session)) == [taken]
+
+
+async def test_every_stream_here_can_be_looked_at(autojump_clock):
+    """Those that have ended too, until they are dropped."""
+    async with open_manager() as manager:
+        session = await create(manager)
+        stream = manager.streams.begin(session, StreamKind.ANSWER)
+        stream.end(manager.now())
+        assert [stream.key] == manager.streams.keys()
+        assert manager.streams.get(stream.key) is stream
+        manager.streams.drop(stream)
+        assert ([], None) == (manager.streams.keys(), manager.streams.get(stream.key))

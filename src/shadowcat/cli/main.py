@@ -16,7 +16,7 @@ import trio
 
 from ..errors import ShadowcatError
 from ..telemetry import FORMATS, LEVELS, configure_logging
-from . import completions, forward, reverse
+from . import completions, forward, reverse, sessions, streams, upstreams
 
 Command = Callable[[argparse.Namespace, trio.Event], Awaitable[None]]
 
@@ -35,6 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
         added.add_argument(
             "--log-format", choices=FORMATS, default="auto", help="default: auto (human on a terminal, else json)"
         )
+    sessions.add_parser(commands)
+    streams.add_parser(commands)
+    upstreams.add_parser(commands)
     completions.add_parser(commands, parser)
     return parser
 

@@ -1,9 +1,11 @@
 """The compositions.  Read `reverse` first."""
 
 from ..upstreams import UpstreamConfig as UpstreamConfig
+from .answers import Answer as Answer
 from .app import AppConfig as AppConfig
 from .app import ProxyStatistics as ProxyStatistics
 from .app import ReverseProxyApp as ReverseProxyApp
+from .boundary import serve_safely as serve_safely
 from .builder import ReverseProxyServer as ReverseProxyServer
 from .builder import ReverseProxyServerBuilder as ReverseProxyServerBuilder
 from .builder import run_reverse_proxy as run_reverse_proxy

@@ -23,6 +23,7 @@ class Answer:
 
 _RETRY_LATER = ((b"retry-after", b"5"),)
 _CLOSE = ((b"connection", b"close"),)
+_CHALLENGE = ((b"www-authenticate", b"Bearer"),)
 _UPGRADE = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))
 
 ANSWERS: Mapping[type[Exception], Answer] = {
@@ -39,6 +40,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     errors.UnsupportedMediaType: Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST),
     errors.UpgradeRequired: Answer(HTTPStatus.UPGRADE_REQUIRED, INVALID_REQUEST, _UPGRADE),
     errors.ForbiddenOrigin: Answer(HTTPStatus.FORBIDDEN, INVALID_REQUEST),
+    errors.Unauthorized: Answer(HTTPStatus.UNAUTHORIZED, INVALID_REQUEST, _CHALLENGE),
     errors.MisdirectedHost: Answer(HTTPStatus.MISDIRECTED_REQUEST, INVALID_REQUEST),
     errors.PayloadTooLarge: Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID_REQUEST, _CLOSE),
     errors.HeadersTooLarge: Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID_REQUEST, _CLOSE),

@@ -11,7 +11,7 @@ import attrs
 from ..auth import OriginPolicy
 from ..errors import HeadersTooLarge, InvalidRequest, PathNotFound
 from ..protocol import collect_headers
-from ..session import PersistenceStatistics, SessionManager, StreamStatistics
+from ..session import PersistenceStatistics, Session, SessionManager, StreamStatistics
 from ..transport import Exchange, MessageStream, Receive, Scope, Send, Upgrade
 from ..upstreams import UpstreamSet, UpstreamSetStatistics
 from .boundary import serve_safely
@@ -33,7 +33,8 @@ _CORS_HEADERS = (
 
 ServePipe = Callable[..., Awaitable[None]]
 
-Reconfigure = Callable[["ReverseProxyConfig"], Awaitable[None]]
+Reconfigure = Callable[["ReverseProxyConfig"], Awaitable["ReverseProxyConfig"]]
+"""Returns the settings that hold then."""
 
 
 @attrs.frozen(kw_only=True)
@@ -85,6 +86,7 @@ class ReverseProxyApp:
         upstream_sets: Mapping[str, UpstreamSet] = MappingProxyType({}),
         limits: Limits | None = None,
         reconfigure: Reconfigure | None = None,
+        settings: ReverseProxyConfig | None = None,
     ) -> None:
         self._reconfigure = reconfigure
         self.limits = limits or Limits()
@@ -92,6 +94,8 @@ class ReverseProxyApp:
         self._sessions = sessions
         self.upstream_sets = upstream_sets
         """The servers behind the proxy that can be steered, by name."""
+        self.settings = settings
+        """What the proxy does as it is told; None if nobody said."""
         self._serve_pipe = serve_pipe
         self.statistics = statistics
         """Returns a snapshot of what the proxy has done so far."""
@@ -107,7 +111,7 @@ class ReverseProxyApp:
         return self._sessions
 
     async def reconfigure(self, config: ReverseProxyConfig) -> None:
-        """Serve the servers of *config* from now on, by its rules, without disturbing anybody.
+        """Serve the servers of *config* from now on, by its rules and limits, without disturbing anybody.
 
         Servers that stay what they were keep connections, sessions and what is known of
         them.  Those that are gone get no new sessions, and are closed when no call is under
@@ -118,7 +122,21 @@ class ReverseProxyApp:
             ConfigError: Something in *config* cannot be.
         """
         assert self._reconfigure is not None, "this app was built without a way to reconfigure it"
-        await self._reconfigure(config)
+        self.settings = await self._reconfigure(config)
+
+    async def end_session(self, session: Session) -> None:
+        """End a session as its client can: here, in the store, and then upstream.
+
+        Its streams here end at once, those at other proxies of the same store when they
+        look next.  Takes a few seconds at most.  Cancel safe: cancelled, it has not ended,
+        or the upstream has not been told.
+
+        Raises:
+            StoreError: The store cannot be told; streams here have ended, but the session may go on.
+        """
+        await self.sessions.end(session.id)
+        if self.sessions.on_expired is not None:
+            await self.sessions.on_expired(session)
 
     def begin_drain(self) -> None:
         """End the streams on which clients only listen, and refuse new requests with 503.

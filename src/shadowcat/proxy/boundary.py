@@ -10,12 +10,26 @@ from typing import Any
 from ..errors import ClientDisconnected, ProtocolError, ShadowcatError, TooManyRequests, UpstreamError
 from ..protocol import error_body
 from ..transport import Exchange
-from .answers import UNEXPECTED, answer_to
+from .answers import UNEXPECTED, Answer, answer_to
 
 log = logging.getLogger(__name__)
 
 
-async def serve_safely(exchange: Exchange, serve: Callable[[], Awaitable[None]]) -> None:
+Explain = Callable[[Answer, str, Exception, bytes | None], tuple[bytes, bytes]]
+"""Returns the content type and the body that tell of an error: its answer, text, itself, and the id of the request."""
+
+
+def as_jsonrpc(answer: Answer, text: str, error: Exception, request_id: bytes | None) -> tuple[bytes, bytes]:
+    """Return an error as MCP has it."""
+    data: dict[str, Any] = {}
+    if isinstance(error, TooManyRequests) and error.limit is not None:
+        data["limit"] = error.limit
+    if isinstance(error, ShadowcatError) and error.retry_after is not None:
+        data["retryAfter"] = math.ceil(error.retry_after * 1000) / 1000
+    return b"application/json", error_body(request_id, answer.code, text, data or None)
+
+
+async def serve_safely(exchange: Exchange, serve: Callable[[], Awaitable[None]], explain: Explain = as_jsonrpc) -> None:
     """Run *serve*, which answers *exchange*; turn what it raises into the answer, if there is none yet.
 
     Cancel safe: the answer may then be cut.
@@ -26,10 +40,10 @@ async def serve_safely(exchange: Exchange, serve: Callable[[], Awaitable[None]])
     except ClientDisconnected as error:
         log.debug("%s", error)
     except Exception as error:  # noqa: BLE001 - the boundary: nothing may reach the server
-        await _refuse(exchange, error)
+        await _refuse(exchange, error, explain)
 
 
-async def _refuse(exchange: Exchange, error: Exception) -> None:
+async def _refuse(exchange: Exchange, error: Exception, explain: Explain) -> None:
     """Turn *error* into the answer, if there is none yet; otherwise leave it cut."""
     error = _worst(error)
     if isinstance(error, ClientDisconnected):
@@ -47,21 +61,11 @@ async def _refuse(exchange: Exchange, error: Exception) -> None:
     request_id = exchange.request_id
     if request_id is None and isinstance(error, ProtocolError):
         request_id = error.request_id
-    headers = [(b"content-type", b"application/json"), *answer.headers]
+    content_type, body = explain(answer, text, error, request_id)
+    headers = [(b"content-type", content_type), *answer.headers]
     if allow := getattr(error, "allow", None):
         headers.append((b"allow", allow.encode()))
-    body = error_body(request_id, answer.code, text, _data_of(error) or None)
     await exchange.respond(answer.status, headers, body)
-
-
-def _data_of(error: Exception) -> dict[str, Any]:
-    """Return what a program is told of *error*, beside the code."""
-    data: dict[str, Any] = {}
-    if isinstance(error, TooManyRequests) and error.limit is not None:
-        data["limit"] = error.limit
-    if isinstance(error, ShadowcatError) and error.retry_after is not None:
-        data["retryAfter"] = math.ceil(error.retry_after * 1000) / 1000
-    return data
 
 
 def _worst(error: Exception) -> Exception:

@@ -33,8 +33,8 @@ class Reconfiguration:
         self._limits = limits
         self._changing = trio.Lock()
 
-    async def apply(self, config: ReverseProxyConfig) -> None:
-        """See `ReverseProxyApp.reconfigure`."""
+    async def apply(self, config: ReverseProxyConfig) -> ReverseProxyConfig:
+        """See `ReverseProxyApp.reconfigure`; return the settings that hold then."""
         async with self._changing:
             # Checked anew: the paths are still the old ones.
             wanted = attrs.evolve(self._config, **{name: getattr(config, name) for name in _TAKEN})
@@ -45,3 +45,4 @@ class Reconfiguration:
         fields = [field.name for field in attrs.fields(type(config)) if field.name not in _TAKEN]
         if later := [name for name in fields if getattr(config, name) != getattr(wanted, name)]:
             log.warning("the proxy takes other settings of %s when it is started again only", ", ".join(later))
+        return wanted

@@ -187,6 +187,7 @@ async def open_reverse_proxy_app(
             upstream_sets=upstreams.sets,
             limits=limits,
             reconfigure=Reconfiguration(config, upstreams, reception, limits).apply,
+            settings=config,
         )
 
 

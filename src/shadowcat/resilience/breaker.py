@@ -150,6 +150,10 @@ class Circuit:
         if permit.generation == self._generation:
             self._probes -= permit.is_probe
 
+    def reset(self) -> None:
+        """Close it, whatever it has seen so far: somebody knows better."""
+        self._enter(CircuitState.CLOSED)
+
     def _is_rate_exceeded(self) -> bool:
         calls, failures = self._window.counts()
         return calls >= self._config.min_calls and failures > calls * self._config.max_failure_rate

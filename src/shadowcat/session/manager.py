@@ -203,6 +203,10 @@ class SessionManager:
         except SessionNotFound:
             log.debug("session was ended already")
 
+    def presence_of(self, session_id: SessionId) -> Presence | None:
+        """Return what this process has had under way in a session of late; None if nothing."""
+        return self._presences.get(session_id)
+
     def use(self, session: Session) -> AbstractContextManager[None]:
         """Keep the session from expiring while a request in it is under way."""
         return Use(self._presences.of(session), session.id, self._note_use)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -28,6 +29,15 @@ class Activity:
     session_id: SessionId
     last_activity: float
     expires_at: float
+
+
+@attrs.frozen
+class IdPage:
+    """Some of the ids of all sessions."""
+
+    ids: Sequence[SessionId]
+    next: str | None
+    """What to ask for the next page with: a secret, as ids are.  None if this is the last."""
 
 
 class SessionStore(ABC):
@@ -101,6 +111,21 @@ class SessionStore(ABC):
 
         Not atomic: sessions made or ended meanwhile may be there or not.
         """
+
+    async def list_session_ids(self, after: str | None = None, limit: int = 100) -> IdPage:
+        """Return up to *limit* ids of sessions, in an order of the store's own.  Atomic.
+
+        Args:
+            after: ``next`` of another page; None for the first.
+
+        From page to page, whoever follows ``next`` meets every session that is there all
+        the time; one that is used meanwhile perhaps twice, and perhaps one that is gone.  A
+        page may be short, or empty, and not be the last.  By default all sessions are
+        loaded for each; a store that has many does better.
+        """
+        ids = sorted(session.id for session in await self.list_sessions())
+        page = ids[0 if after is None else bisect_right(ids, after) :][:limit]
+        return IdPage(page, page[-1] if page and page[-1] != ids[-1] else None)
 
     @abstractmethod
     async def count_sessions(self) -> int:

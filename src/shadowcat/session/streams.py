@@ -143,6 +143,14 @@ class SessionStreams:
                 if not stream.is_resting:
                     yield stream
 
+    def keys(self) -> Sequence[StreamKey]:
+        """Return which streams are here now, those that have ended or are parked too."""
+        return [stream.key for presence in self._presences for stream in presence.streams.values()]
+
+    def get(self, key: StreamKey) -> EventStream | None:
+        """Return a stream if it is here."""
+        return self._streams_of(key.session_id).get(key.stream_id)
+
     def find(self, session: Session, cursor: Cursor) -> EventStream | None:
         """Return the stream of *cursor* if it is here and goes on from there; None if not."""
         stream = self._streams_of(session.id).get(cursor.stream_id)

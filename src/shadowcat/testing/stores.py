@@ -9,12 +9,13 @@ import trio
 
 from ..errors import ShadowcatError
 from ..session import SessionId, SessionStore
-from .store_contract import cancellation, claims, frames, streams, times
+from .store_contract import cancellation, claims, frames, pages, streams, times
 from .store_contract import sessions as sessions_
 from .store_contract.client import Clients, delete_all, session_called
 
 _PROMISES: tuple[Callable[[Clients], Awaitable[None]], ...] = (
     *sessions_.PROMISES,
+    *pages.PROMISES,
     *times.PROMISES,
     *frames.PROMISES,
     *cancellation.PROMISES,

@@ -484,3 +484,34 @@ class InMemoryUp(InMemoryStore):
 
     def __init__(self, primary):
         self._entries, self._due = primary._entries, primary._due
+
+
+async def pages_of(store, after=None, limit=2):
+    pages = []
+    while True:
+        page = await store.list_session_ids(after, limit)
+        pages.append(list(page.ids))
+        after = page.next
+        if after is None:
+            return pages
+
+
+async def test_pages_go_on_from_memory_in_an_outage(primary, autojump_clock):
+    """Whoever is half through a listing as the primary fails misses none of those that are known."""
+    async with opened(primary) as store:
+        await seen(store, "a", "b", "c", "d", "e")
+        half = await store.list_session_ids(None, 2)
+        primary.mode = "down"
+
+        assert [["a", "b"], ["c", "d"], ["e"]] == await pages_of(store, half.next)
+
+
+async def test_pages_end_with_what_the_primary_has_not_heard_of(primary, autojump_clock):
+    """Sessions that were opened in the outage are listed while it is made good."""
+    async with opened(primary) as store:
+        await seen(store, "a", "b", "c")
+        primary.mode = "down"
+        await store.create_session(session("born"))
+        primary.mode = "up"
+
+        assert [["a", "b"], ["c"], ["born"]] == await pages_of(store)

@@ -63,3 +63,15 @@ async def test_what_was_handed_out_does_not_change():
     await store.update_session(attrs.evolve(before, principal="somebody"))
     assert before.principal is None
     assert [before] == list(listed)
+
+
+async def test_the_order_of_ended_sessions_is_not_kept():
+    """What pages are made from is bounded by the number of sessions there are."""
+    store = InMemoryStore()
+    await store.create_session(Session(id=SessionId("stays")))
+    for number in range(1000):
+        await store.create_session(Session(id=SessionId(str(number))))
+        await store.delete_session(SessionId(str(number)))
+
+    assert 100 > len(store._order)
+    assert ["stays"] == (await store.list_session_ids()).ids

@@ -129,10 +129,14 @@ class Backlog:
 
     def sessions(self) -> Iterator[Session]:
         """Yield every session known."""
-        yield from (owed.session for owed in self.owed.values() if owed.session is not None)
+        yield from self.owed_sessions()
         for session_id, copy in self._copies.items():
             if copy.session is not None and session_id not in self.owed:
                 yield copy.session
+
+    def owed_sessions(self) -> Iterator[Session]:
+        """Yield the sessions whose newest state the store does not have."""
+        yield from (owed.session for owed in self.owed.values() if owed.session is not None)
 
     def create(self, session: Session, *, is_attempted: bool) -> None:
         """Keep a new session here for now."""

@@ -13,6 +13,7 @@ counts as a conflict.  A session that was ended elsewhere stays ended.
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ import trio
 from ...envelope import MessageEnvelope
 from ...errors import SessionNotFound, StoreUnavailable
 from ..model import Session, SessionId
-from ..store import Activity, SessionStore
+from ..store import Activity, IdPage, SessionStore
 from ..stream import LogLimits, OwnerId, StreamAppend, StreamId, StreamKey, StreamRecord, StreamSlice
 from .backlog import Backlog
 from .breaker import BreakerOpen, BreakerState, CircuitBreaker
@@ -31,6 +32,8 @@ from .failover_config import FailoverConfig, FailoverStatistics
 from .recovery import Recovery
 
 log = logging.getLogger(__name__)
+
+_PRIMARY = "primary:"
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -66,6 +69,11 @@ class FailoverStore(SessionStore):
         self._failures = self._fallbacks = 0
         self._failed = trio.Event()
         self._pushing = trio.Lock()
+
+    @property
+    def primary(self) -> SessionStore:
+        """The store that it stands before."""
+        return self._primary
 
     @property
     def is_degraded(self) -> bool:
@@ -145,8 +153,23 @@ class FailoverStore(SessionStore):
             self._fall_back()
             return list(self._backlog.sessions())
         owed = self._backlog.owed
-        newest = [entry.session for entry in owed.values() if entry.session is not None]
-        return [self._backlog.with_touches(session) for session in listed if session.id not in owed] + newest
+        others = [self._backlog.with_touches(session) for session in listed if session.id not in owed]
+        return [*others, *self._backlog.owed_sessions()]
+
+    async def list_session_ids(self, after: str | None = None, limit: int = 100) -> IdPage:
+        kind, _, place = (after or _PRIMARY).partition(":")
+        if kind == "primary":
+            try:
+                page = await self._ask(self._primary.list_session_ids, place or None, limit)
+            except StoreUnavailable:
+                kind, place = "known", ""  # what the primary listed before comes again
+            else:
+                following = "owed:" if page.next is None and self._backlog.owed else None
+                return IdPage(page.ids, following if page.next is None else _PRIMARY + page.next)
+        self._fall_back()
+        known = self._backlog.sessions() if kind == "known" else self._backlog.owed_sessions()
+        ids = heapq.nsmallest(limit + 1, (session.id for session in known if session.id > place))
+        return IdPage(ids[:limit], f"{kind}:{ids[limit - 1]}" if len(ids) > limit else None)
 
     async def count_sessions(self) -> int:
         if self._backlog.owed:

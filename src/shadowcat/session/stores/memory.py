@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import heapq
+import itertools
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 
@@ -12,7 +14,7 @@ import trio
 from ...envelope import MessageEnvelope
 from ...errors import SessionConflict, SessionExists, SessionNotFound
 from ..model import Session, SessionId
-from ..store import Activity, SessionStore
+from ..store import Activity, IdPage, SessionStore
 from ..stream import LogLimits, OwnerId, StreamAppend, StreamEvent, StreamId, StreamKey, StreamRecord, StreamSlice
 
 _MAX_FRAMES = 1000
@@ -60,6 +62,8 @@ class _Entry:
     streams: dict[StreamId, _Stream] = attrs.field(factory=dict)
     due: float = 0.0
     """The time under which the entry stands in the queue of expiries."""
+    number: int = 0
+    """Counts sessions as they are created."""
 
     def add_stream(self, stream_id: StreamId, stream: _Stream, limits: LogLimits) -> None:
         while len(self.streams) >= limits.max_streams:
@@ -86,11 +90,17 @@ class InMemoryStore(SessionStore):
         self._entries: dict[SessionId, _Entry] = {}
         self._due: list[tuple[float, SessionId]] = []
         """A heap; an entry that was touched since is put back when its turn comes."""
+        self._numbers = itertools.count(1)
+        self._order: list[tuple[int, SessionId]] = []
+        """Every session by its number, and some that are gone."""
 
     async def create_session(self, session: Session) -> None:
         if session.id in self._entries:
             raise SessionExists("a session with this id exists already")
-        self._entries[session.id] = _Entry(session)
+        self._entries[session.id] = entry = _Entry(session, number=next(self._numbers))
+        self._order.append((entry.number, session.id))
+        if len(self._order) > 2 * len(self._entries) + 64:
+            self._order = [(kept.number, session_id) for session_id, kept in self._entries.items()]
         self._queue(session)
 
     async def get_session(self, session_id: SessionId) -> Session:
@@ -115,6 +125,17 @@ class InMemoryStore(SessionStore):
 
     async def list_sessions(self) -> Sequence[Session]:
         return [entry.session for entry in self._entries.values()]
+
+    async def list_session_ids(self, after: str | None = None, limit: int = 100) -> IdPage:
+        start = bisect_right(self._order, int(after or 0), key=lambda pair: pair[0])
+        there = (pair for pair in itertools.islice(self._order, start, None) if self._is_there(*pair))
+        page = list(itertools.islice(there, limit))
+        is_last = next(there, None) is None
+        return IdPage([session_id for _, session_id in page], None if is_last else str(page[-1][0]))
+
+    def _is_there(self, number: int, session_id: SessionId) -> bool:
+        entry = self._entries.get(session_id)
+        return entry is not None and entry.number == number
 
     async def count_sessions(self) -> int:
         return len(self._entries)

@@ -38,11 +38,11 @@ from ...envelope import Direction, MessageEnvelope
 from ...errors import ConfigError, SessionConflict, SessionExists, SessionNotFound, StoreCorrupt, StoreUnavailable
 from ..codec import decode_session, encode_session, with_activity
 from ..model import Session, SessionId
-from ..store import Activity, SessionStore
+from ..store import Activity, IdPage, SessionStore
 from ..stream import LogLimits, OwnerId, StreamAppend, StreamId, StreamKey, StreamRecord, StreamSlice
 from .redis_link import RedisConfig, RedisLink, connector, failure_of
 from .redis_rates import RedisRates
-from .redis_scripts import ADD_FRAME, CREATE, DELETE, EXPIRE, STORE_EVENT_ID, TOUCH, UPDATE
+from .redis_scripts import ADD_FRAME, CREATE, DELETE, EXPIRE, PAGE, STORE_EVENT_ID, TOUCH, UPDATE
 from .redis_servers import RedisServers
 from .redis_slots import Command
 from .redis_streams import StreamLog
@@ -119,6 +119,14 @@ class RedisStore(SessionStore):
                 await self._drop([session_id for session_id, session in sessions.items() if session is None])
                 found |= {session_id: session for session_id, session in sessions.items() if session is not None}
         return list(found.values())
+
+    async def list_session_ids(self, after: str | None = None, limit: int = 100) -> IdPage:
+        # By expiry, which only moves on: nobody is missed who was not met.
+        score, _, last = (after or "-inf ").partition(" ")
+        (found,) = await self._ask((b"EVAL", PAGE, 1, self._index, score, last, limit), again=True)
+        is_last = len(found) < 2 * limit
+        following = None if is_last else f"{found[-1].decode()} {found[-2].decode()}"
+        return IdPage([SessionId(session_id.decode()) for session_id in found[::2]], following)
 
     async def count_sessions(self) -> int:
         (count,) = await self._ask((b"ZCARD", self._index), again=True)

@@ -117,6 +117,20 @@ return stored
 """
 """The time in; nothing, the expiry of one that is not due, or the one that was deleted out."""
 
+PAGE: Final = """
+local at = redis.call('ZRANK', KEYS[1], ARGV[2])
+local limit = tonumber(ARGV[3])
+if at and redis.call('ZSCORE', KEYS[1], ARGV[2]) == ARGV[1] then
+  return redis.call('ZRANGE', KEYS[1], at + 1, at + limit, 'WITHSCORES')
+end
+return redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
+"""
+"""``KEYS`` is the index.  An expiry and an id after it, and a limit in; ids and expiries out.
+
+An id that is there no more, or has moved on, leaves its place open: those that expire when
+it did come again, so that none is missed.
+"""
+
 ADD_FRAME: Final = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[1], '*', 'direction', ARGV[2], 'recorded_at', ARGV[3], 'message', ARGV[4])

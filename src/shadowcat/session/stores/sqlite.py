@@ -25,7 +25,7 @@ from ...envelope import Direction, MessageEnvelope
 from ...errors import SessionConflict, SessionExists, SessionNotFound, StoreCorrupt, StoreUnavailable
 from ..codec import decode_session, encode_session, with_activity
 from ..model import Session, SessionId
-from ..store import Activity, SessionStore
+from ..store import Activity, IdPage, SessionStore
 from ..stream import LogLimits, OwnerId, StreamAppend, StreamId, StreamKey, StreamRecord, StreamSlice
 from . import sqlite_streams as streams
 from .sqlite_file import Connections, explain, is_busy, open_connections
@@ -141,6 +141,12 @@ class SqliteStore(SessionStore):
 
     async def list_sessions(self) -> Sequence[Session]:
         return await self._read(lambda db: _sessions_of(db.execute(f"SELECT {_COLUMNS} FROM sessions")))
+
+    async def list_session_ids(self, after: str | None = None, limit: int = 100) -> IdPage:
+        sql = f"SELECT id FROM sessions WHERE id {'>=' if after is None else '>'} ? ORDER BY id LIMIT ?"
+        rows = await self._read(lambda db: db.execute(sql, (after or "", limit)).fetchall())
+        ids = [SessionId(row[0].decode()) for row in rows]
+        return IdPage(ids, None if len(ids) < limit else ids[-1])
 
     async def count_sessions(self) -> int:
         return await self._count("SELECT count(*) FROM sessions")
