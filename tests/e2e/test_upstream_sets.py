@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import statistics
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from itertools import count
 
@@ -176,6 +176,60 @@ async def test_drill(nursery, capsys):
     assert errors == 0
     after = {sample.by for sample in drill.samples if sample.at >= 7}
     assert after - {""} == {"well", "slow"}
+    nursery.cancel_scope.cancel()
+
+
+async def test_streams_of_an_endpoint_that_was_taken_out_go_on_elsewhere(nursery):
+    """They are cut when its calls have ended, though the server is there and holds them."""
+    listening = {name: trio.Event() for name in "ab"}
+    left = trio.Event()
+
+    async def serve(name, connection):
+        while message := await connection.read_message():
+            if message.start.startswith("GET"):
+                await connection.stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+                listening[name].set()
+                await connection.stream.receive_some()
+                left.set()
+                return
+            body = message.json
+            if "id" not in body:
+                await connection.answer(None, "202 Accepted")
+                continue
+            result = {"protocolVersion": "2025-11-25", "capabilities": {}} if body["method"] == "initialize" else {}
+            answer = {"jsonrpc": "2.0", "id": body["id"], "result": result}
+            await connection.answer(answer, **({"mcp_session_id": name} if "protocolVersion" in result else {}))
+
+    endpoints = [
+        UpstreamEndpointConfig(
+            name=name, upstream=HttpUpstreamConfig(url=await serve_raw(nursery, partial(serve, name)))
+        )
+        for name in "ab"
+    ]
+    both = UpstreamSetConfig(endpoints=endpoints, check=None)
+    config = ReverseProxyConfig(upstream=both, listener=ListenerConfig(bind="127.0.0.1:0"), shutdown_timeout=1)
+    apps = []
+
+    @asynccontextmanager
+    async def beside(app):
+        apps.append(app)
+        yield
+
+    (url,) = await nursery.start(partial(serve_reverse_proxy, config, beside=beside))
+    with trio.fail_after(15):
+        caller, listener = await open_raw(url), await open_raw(url)
+        async with caller.stream, listener.stream:
+            hello = request(1, "initialize", protocolVersion="2025-11-25")
+            opened = await caller.request("POST", "/mcp", hello)
+            session = {"mcp_session_id": opened.headers["mcp-session-id"]}
+            await listener.send_request("GET", "/mcp", None, **session)
+            await listening["a"].wait()
+            one = attrs.evolve(config, upstream=attrs.evolve(both, endpoints=endpoints[1:]))
+            await apps[0].reconfigure(one)
+            await left.wait()
+            await listening["b"].wait()
+            answer = await caller.request("POST", "/mcp", request(2, "ping"), **session)
+            assert answer.json == {"jsonrpc": "2.0", "id": 2, "result": {}}
     nursery.cancel_scope.cancel()
 
 
