@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from shadowcat import CheckConfig, CircuitConfig, ConcurrencyConfig, InMemoryStore
+from shadowcat import CheckConfig, CircuitConfig, ConcurrencyConfig, InMemoryStore, RecoveryConfig
 from shadowcat.errors import UpstreamDisconnected, UpstreamUnavailable
 from shadowcat.testing import modern_headers, modern_request, notification, request, result
 
@@ -171,6 +171,27 @@ async def test_refused_connections_are_not_waited_out_where_another_could_serve(
         assert world.servers["a"].hits == 1 + 5
         # The next session of it does not even try.
         assert endpoint(world, "a").is_dead
+
+
+async def test_without_recovery_the_client_is_told(autojump_clock):
+    """It opens another session itself."""
+    async with serving("ab", upstream=several("a", "b"), recovery=RecoveryConfig(is_enabled=False)) as world:
+        client = await world.open("a")
+        kill(world, "a")
+        assert (await client.post(request(1, "tools/call"))).status == 404
+        assert await call(world, await world.open("b"), "b")
+
+
+async def test_requests_to_servers_that_keep_no_sessions_are_spread(autojump_clock):
+    async with serving("ab", upstream=several("a", "b")) as world:
+        client = world.client()
+        pending = Pending()
+        world.kit.nursery.start_soon(pending.run, client.initialize)
+        opened = await world.servers["a"].next_call()
+        opened.answer(result(0, protocolVersion="2025-11-25", capabilities={}))
+        await pending()
+        for name in "baba":
+            assert await call(world, client, name)
 
 
 async def test_checks_take_an_endpoint_out_and_put_it_back(autojump_clock):

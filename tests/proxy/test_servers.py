@@ -10,6 +10,7 @@ from shadowcat.errors import ConfigError, PathNotFound
 from shadowcat.proxy.servers import mcp_paths
 from shadowcat.testing import modern_headers, modern_request, request, result
 
+from ..transport.socket_client import SocketClient
 from .conversation import Pending
 from .piping import PipePeer
 from .serving_several import at, serving
@@ -160,6 +161,19 @@ async def test_sse_streams_of_a_server_are_below_its_name_too(autojump_clock):
             assert (await world.client().send("POST", body, path=endpoint)).status == 202
             assert (await stream.next_message())["result"]["protocolVersion"] == "2025-11-25"
             stream.leave()
+
+
+async def test_sockets_of_a_server_are_below_its_name_too(autojump_clock):
+    async with serving("ab", upstream=at("a"), servers={"files": at("b")}) as world:
+        for path, server in [("/ws", "a"), ("/ws/files", "b")]:
+            client = SocketClient(path)
+            world.kit.nursery.start_soon(world.kit.app, client.scope, client.receive, client.send)
+            world.kit.nursery.start_soon(world.servers[server].answer_initialize, server)
+            client.text(json.dumps(request(0, "initialize", protocolVersion="2025-11-25")))
+            assert (await client.next())["type"] == "websocket.accept"
+            assert json.loads(await client.next_text())["result"]["protocolVersion"] == "2025-11-25"
+            client.leave()
+            assert (await world.servers[server].next_call()).request.method in ("GET", "DELETE")
 
 
 async def test_rules_hold_for_sse_streams(autojump_clock):

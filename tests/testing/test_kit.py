@@ -1,5 +1,6 @@
 """The kit: the whole proxy between a client and a server of the test's own."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,7 +9,15 @@ from trio.testing import wait_all_tasks_blocked
 
 from shadowcat import EndpointConfig, HttpUpstreamConfig, InMemoryStore, ReverseProxyConfig, SessionConfig
 from shadowcat.errors import UpstreamDisconnected
-from shadowcat.testing import modern_headers, modern_request, notification, open_proxy_kit, request, result
+from shadowcat.testing import (
+    ScriptedUpstream,
+    modern_headers,
+    modern_request,
+    notification,
+    open_proxy_kit,
+    request,
+    result,
+)
 
 NOWHERE = HttpUpstreamConfig(url="http://upstream.invalid/mcp")
 PING = modern_request(1, "ping")
@@ -169,3 +178,15 @@ async def test_block_ends_with_calls_under_way(autojump_clock):
             await wait_all_tasks_blocked()
     assert task.value.status == 200
     assert call.cancelled.is_set()
+
+
+async def test_servers_are_replaced_by_their_urls(autojump_clock):
+    """For a proxy before several."""
+    other = ScriptedUpstream()
+    config = ReverseProxyConfig(servers={"other": NOWHERE})
+    async with open_proxy_kit(config, upstreams={NOWHERE.url: other}) as kit:
+        task = Task(kit, kit.client.send, "POST", json.dumps(PING).encode(), modern_headers(PING), "/mcp/other")
+        (await other.next_call()).answer(result(1))
+        await wait_all_tasks_blocked()
+        assert task.value.status == 200
+        assert kit.upstream.hits == 0

@@ -16,6 +16,7 @@ from shadowcat.upstreams import (
     CheckConfig,
     ConcurrencyConfig,
     Health,
+    HealthConfig,
     Strategy,
     UpstreamEndpointConfig,
     UpstreamSetConfig,
@@ -110,6 +111,17 @@ async def test_an_endpoint_that_stays_keeps_what_is_known_of_it(autojump_clock, 
         await sets.reconfigure({"files": attrs.evolve(members("b"), endpoints=[weighted])})
         assert a.weight == 7
         assert len(world.opened) == 3
+
+
+async def test_one_that_joins_starts_slowly(autojump_clock, world):
+    careful = HealthConfig(slow_start=10)
+    async with opened(world, files=members("a", health=careful)) as sets:
+        await trio.sleep(1)
+        await sets.reconfigure({"files": members("a", "b", health=careful)})
+        a, b = sets.sets["files"].endpoints
+        assert (a.share, b.share) == (1, 0.1)
+        await trio.sleep(10)
+        assert (a.share, b.share) == (1, 1)
 
 
 async def test_one_that_goes_finishes_its_calls_first(autojump_clock, nursery, world):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import sys
 from collections.abc import Callable
 
@@ -37,7 +38,7 @@ class HealthConfig:
     """Checks in a row that must succeed, once it is unhealthy."""
 
     slow_start: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
-    """Seconds over which one that has become healthy gets its share; 0: at once."""
+    """Seconds over which one that has become healthy, or has joined others, gets its share; 0: at once."""
 
 
 @attrs.frozen
@@ -94,7 +95,7 @@ class Endpoint:
         self._idle: trio.Event | None = None
         self._circuit_config: CircuitConfig | None = None
         self.configure(weight, health or HealthConfig(), circuit or CircuitConfig())
-        self._healthy_since = -self._config.slow_start
+        self._healthy_since = -math.inf
 
     def configure(self, weight: int, health: HealthConfig, circuit: CircuitConfig) -> None:
         """Go on with other settings; what has been seen stays, but for a circuit that is set otherwise."""
@@ -154,13 +155,17 @@ class Endpoint:
         self._streak += 1
         if is_good and self._streak >= self._config.healthy_after:
             self._health = Health.HEALTHY
-            self._healthy_since = trio.current_time()
+            self.start_slowly()
             self._streak = 0
             self.on_change(self)
         elif not is_good and self._streak >= self._config.unhealthy_after:
             self._health = Health.UNHEALTHY
             self._streak = 0
             self.on_change(self)
+
+    def start_slowly(self) -> None:
+        """Get the share of one that has just become healthy: it joins others that are at work."""
+        self._healthy_since = trio.current_time()
 
     def forget_checks(self) -> None:
         """Count as healthy: nobody checks any more."""

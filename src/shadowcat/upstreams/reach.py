@@ -53,6 +53,8 @@ async def open_upstream(config: UpstreamConfig, children: PipeConfig) -> AsyncGe
         try:
             yield own
         finally:
+            # Only what nobody wants any more is still in use.
+            own.break_off()
             with trio.move_on_after(1, shield=True):
                 await own.aclose()
         return

@@ -113,6 +113,8 @@ class UpstreamSets:
             own = [members[name, each.name] for each in config.endpoints]
             for member, each in zip(own, config.endpoints, strict=True):
                 member.config = each
+                if name in self._sets and before.get((name, each.name)) is not member:
+                    member.endpoint.start_slowly()
                 member.endpoint.configure(each.weight, config.health, config.circuit or NEVER_OPEN)
                 self._check(member, config.check)
             endpoints = [member.endpoint for member in own]

@@ -201,6 +201,29 @@ async def test_connection_in_use_is_closed_when_released_after_close(server):
     assert 0 == transport.statistics().open
 
 
+async def test_connections_that_are_broken_off_are_errors_for_who_uses_them(server, transport):
+    """As if the server had hung up, wherever they are."""
+    failures = []
+    async with trio.open_nursery() as calls:
+
+        async def use(path):
+            try:
+                response = await transport.handle_async_request(request(server, path))
+                async for _ in response.stream:
+                    pass
+            except httpx.TransportError as error:
+                failures.append(type(error))
+
+        for path in ("/hang", "/events"):
+            calls.start_soon(use, path)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert transport.statistics().open == 2
+        transport.break_off()
+        transport.break_off()
+    assert failures == [httpx.ReadError] * 2
+    assert transport.statistics().open == 0
+
+
 async def test_open_streams_do_not_starve_calls(server, transport):
     streams = [await transport.handle_async_request(request(server, "/events")) for _ in range(200)]
     for _ in range(10):

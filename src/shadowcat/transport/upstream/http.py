@@ -212,6 +212,11 @@ class HttpUpstream(Upstream):
             body.idle_timeout = self._config.idle_timeout or math.inf
         return answer
 
+    def break_off(self) -> None:
+        """Close the connections that are in use, too, unless the transport was given to us."""
+        if self._owns_transport and isinstance(self._transport, Http1Transport):
+            self._transport.break_off()
+
     async def aclose(self) -> None:
         """Close idle connections, unless the transport was given to us."""
         if self._owns_transport:

@@ -101,13 +101,13 @@ class Http1Transport(httpx.AsyncBaseTransport):
         self._max_idle = max_idle_per_origin
         self._max_header_bytes = max_header_bytes
         self._idle: dict[Origin, deque[_Link]] = {}
-        self._open = 0
+        self._connections: dict[trio.SocketStream, Http1Connection] = {}
         self._opened_total = 0
 
     def statistics(self) -> Http1TransportStatistics:
         """Return a snapshot of the connections."""
         return Http1TransportStatistics(
-            open=self._open,
+            open=len(self._connections),
             idle=sum(map(len, self._idle.values())),
             opened_total=self._opened_total,
         )
@@ -161,15 +161,17 @@ class Http1Transport(httpx.AsyncBaseTransport):
         return status, headers, ResponseStream(link, self, timeouts.get("read"))
 
     async def aclose(self) -> None:
-        """Close the idle connections; keep none from now on.
-
-        A checkpoint.  Responses being read are not disturbed.  Safe to call twice.
-        """
+        """Close the idle connections; keep none.  A checkpoint.  Responses being read are not disturbed."""
         self._max_idle = 0
         for idle in self._idle.values():
             while idle:
                 idle.pop().http.close()
         await trio.lowlevel.checkpoint()
+
+    def break_off(self) -> None:
+        """Close the connections that are in use, too: for whoever uses one, the server has hung up."""
+        for connection in list(self._connections.values()):
+            connection.close()
 
     def release(self, link: _Link) -> None:
         """Keep *link*, whose answer has been received to its end, or close it."""
@@ -208,11 +210,11 @@ class Http1Transport(httpx.AsyncBaseTransport):
             except BaseException:
                 tcp.socket.close()
                 raise
-        self._open += 1
         self._opened_total += 1
         if stream is tcp:
             stream = TcpStream(tcp)
         connection = Http1Connection(stream, partial(self._abort, tcp), max_header_bytes=self._max_header_bytes)
+        self._connections[tcp] = connection
         return _Link(origin, tcp.socket, connection)
 
     async def _start_tls(self, tcp: trio.SocketStream, host: str) -> trio.SSLStream[trio.SocketStream]:
@@ -227,10 +229,9 @@ class Http1Transport(httpx.AsyncBaseTransport):
         return stream
 
     def _abort(self, tcp: trio.SocketStream) -> None:
-        # All that aclose() would do, except for the checkpoint; TLS, being
-        # https_compatible, has no farewell either.
+        # All that aclose() would do but the checkpoint; TLS, being https_compatible, has no farewell.
         tcp.socket.close()
-        self._open -= 1
+        del self._connections[tcp]
 
 
 def _watch_peer(tcp: trio.SocketStream) -> None:
