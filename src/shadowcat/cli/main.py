@@ -14,8 +14,9 @@ from typing import Any
 import trio
 
 from ..errors import ShadowcatError
-from ..telemetry import FORMATS, LEVELS, configure_logging
-from . import forward, reverse
+from ..telemetry import configure_logging
+from . import check, config, forward, reverse
+from .options import values_of
 
 Command = Callable[[argparse.Namespace, trio.Event], Awaitable[None]]
 
@@ -29,11 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_PrintVersion, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for added in (reverse.add_parser(commands), forward.add_parser(commands)):
-        added.add_argument("--log-level", choices=LEVELS, default="info", help="default: info")
-        added.add_argument(
-            "--log-format", choices=FORMATS, default="auto", help="default: auto (human on a terminal, else json)"
-        )
+    reverse.add_parser(commands)
+    forward.add_parser(commands)
+    check.add_parser(commands)
+    config.add_parser(commands)
     return parser
 
 
@@ -53,12 +53,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv, argparse.Namespace(argv=tuple(argv)))
-    configure_logging(args.log_level, args.log_format)
-    raise_file_limit()
-    status, errors = catch_errors(partial(trio.run, _run, args.run, args))
+    status, errors = catch_errors(partial(_start, args))
     for error in errors:
-        print(f"shadowcat: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"shadowcat: {line}", file=sys.stderr)
     return status
+
+
+def _start(args: argparse.Namespace) -> int:
+    if "do" in args:
+        return int(args.do(args))
+    values = values_of(args)
+    configure_logging(values["log.level"], values["log.format"])
+    raise_file_limit()
+    return trio.run(_run, args.run, args)
 
 
 def catch_errors(run: Callable[[], int]) -> tuple[int, Sequence[ShadowcatError]]:

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import attrs
 import trio
 
+from ..config import REVERSE, build_reverse
 from ..proxy import ReverseProxyConfig, serve_reverse_proxy
-from ..session import StorageConfig
-from ..transport.downstream import ListenerConfig, is_loopback, parse_bind
-from .options import (
-    CHILDREN_OPTIONS,
-    OPTIONS,
-    Subparsers,
-    add_letting_in,
-    add_limits,
-    add_number,
-    add_streams,
-    build_endpoint,
-    build_origin,
-    build_recovery,
-    build_sessions,
-    naming,
-)
-from .server import add_server, build_children, build_server
-from .storage import add_storage, build_storage
-from .workers import SupervisorConfig, check_workers, supervise
+from ..transport.downstream import is_loopback, parse_bind
+from .options import Subparsers, add_command, add_file, add_settings, values_of
+from .workers import SupervisorConfig, supervise
 
 log = logging.getLogger(__name__)
 
@@ -53,26 +36,22 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--bind", default="127.0.0.1:8080", metavar="HOST:PORT", help="default: %(default)s")
-    parser.add_argument("--path", default="/mcp", help="where clients find the endpoint; default: %(default)s")
-    add_number(parser, "--workers", int, 1, "processes that serve; more than 1 need the sqlite or redis store")
-    add_server(parser)
-    add_letting_in(parser)
-    add_storage(parser)
-    add_streams(parser)
-    add_limits(parser)
-    parser.set_defaults(run=run, name="reverse")
+    add_file(parser)
+    add_command(parser)
+    add_settings(parser, REVERSE)
+    parser.set_defaults(run=run, name=REVERSE)
     return parser
 
 
 async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
     """Serve until *shutdown* is set."""
     config = build_config(args)
-    if args.workers == 1:
+    count = values_of(args)["listener.workers"]
+    if count == 1:
         await listen(config, partial(serve_reverse_proxy, config, shutdown=shutdown))
         return
     workers = SupervisorConfig(
-        count=args.workers,
+        count=count,
         arguments=args.argv,
         listener=config.listener,
         shutdown_timeout=config.shutdown_timeout,
@@ -96,34 +75,9 @@ async def listen(config: ReverseProxyConfig, serve: Callable[..., Awaitable[None
 
 
 def build_config(args: argparse.Namespace) -> ReverseProxyConfig:
-    """Return what *args* say, checked.
+    """Return what *args*, the environment and the file say, checked.
 
     Raises:
         ConfigError: A value is out of range or malformed, or values contradict each other.
     """
-    config = build_listening(args, build_storage(args, os.environ))
-    check_workers(args.workers, config.storage, config.upstream)
-    if args.workers > 1:
-        # A message over HTTP+SSE would have to reach the process that has its stream.
-        config = attrs.evolve(config, http_sse=None)
-    return config
-
-
-def build_listening(args: argparse.Namespace, storage: StorageConfig) -> ReverseProxyConfig:
-    """As `build_config`, with sessions kept in *storage*."""
-    with naming(OPTIONS, args):
-        upstream = build_server(args)
-        with naming(CHILDREN_OPTIONS if args.command else OPTIONS, args):
-            children = build_children(args, upstream, default_spares=1)
-        return ReverseProxyConfig(
-            upstream=upstream,
-            children=children,
-            listener=ListenerConfig(bind=args.bind),
-            path=args.path,
-            endpoint=build_endpoint(args),
-            sessions=build_sessions(args),
-            recovery=build_recovery(args),
-            storage=storage,
-            origin=build_origin(args),
-            shutdown_timeout=args.shutdown_timeout,
-        )
+    return build_reverse(values_of(args))
