@@ -22,7 +22,8 @@ import pytest
 import trio
 
 from shadowcat import run_reverse_proxy
-from shadowcat.cli import forward, reverse
+from shadowcat.cli import forward, main, reverse
+from shadowcat.cli.check import sort_words
 from shadowcat.cli.main import build_parser
 from shadowcat.errors import ConfigError
 from shadowcat.protocol import headers
@@ -217,7 +218,7 @@ def test_tutorial_says_what_happens(tmp_path):
 def commands():
     for case in shown("sh", "ini"):
         text = case.values[0].replace("\\\n", " ")
-        for number, line in enumerate(re.findall(r"(?:^|bin/)shadowcat (.*)$", text, re.M)):
+        for number, line in enumerate(re.findall(r"(?:^|bin/|^[A-Z_]+=.* )shadowcat (.*)$", text, re.M)):
             yield pytest.param(line, id=f"{case.id}.{number}")
 
 
@@ -226,9 +227,38 @@ def test_command_line_is_accepted(arguments, monkeypatch):
     monkeypatch.setenv("UPSTREAM_TOKEN", "Bearer t")
     args = build_parser().parse_args(shlex.split(arguments, comments=True))
     build = reverse.build_config if args.name == "reverse" else forward.build_config
+    if "words" in args:
+        args.argv = tuple(shlex.split(arguments))
+        sort_words(args)
     upstream = build(args).upstream
     assert args.upstream in (None, getattr(upstream, "url", ""))
-    assert tuple(args.command) == getattr(upstream, "command", ())
+    assert tuple(getattr(args, "command", ())) == getattr(upstream, "command", ())
+
+
+CONFIGURATIONS = shown("toml")
+
+
+def test_example_of_a_file_is_the_one_shown():
+    assert (EXAMPLES / "shadowcat.toml").read_text(encoding="utf-8") in [case.values[0] for case in CONFIGURATIONS]
+
+
+@pytest.mark.parametrize("text", CONFIGURATIONS)
+def test_configuration_in_a_page_is_right(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UPSTREAM_TOKEN", "Bearer t")
+    (tmp_path / "token").write_text("t\n", encoding="utf-8")
+    (tmp_path / "shadowcat.toml").write_text(text.replace("/run/secrets/upstream_token", "token"), encoding="utf-8")
+    assert main(["check", "shadowcat.toml"]) == 0, capsys.readouterr().err
+
+
+def test_problems_in_a_page_are_told_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UPSTREAM_TOKEN", "Bearer t")
+    page = DOCS / "how-to" / "configure-with-a-file.md"
+    wrong = fences(page, "toml")[0].replace("allow_hosts", "allow_host").replace("= 1048576", '= "1 MiB"')
+    (tmp_path / "shadowcat.toml").write_text(wrong, encoding="utf-8")
+    assert main(["check", "shadowcat.toml"]) == 1
+    assert capsys.readouterr().err == fences(page, "text")[0]
 
 
 CLIENT_CONFIGS = [
@@ -255,13 +285,14 @@ def test_server_in_a_clients_config_answers_when_it_is_started(config, server):
 
 
 @pytest.mark.parametrize(
-    ("number", "arguments"), [(0, ["--help"]), (1, ["reverse", "--help"]), (2, ["forward", "--help"])]
+    ("number", "words"), [*enumerate(["", "reverse", "forward", "check", "config", "config schema", "config show"])]
 )
-def test_command_reference_is_the_help(number, arguments, monkeypatch, capsys):
+def test_command_reference_is_the_help(number, words, monkeypatch, capsys):
+    """Else run scripts/reference.py."""
     # Without line breaks, which differ between versions of Python.
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit):
-        build_parser().parse_args(arguments)
+        build_parser().parse_args([*words.split(), "--help"])
 
     assert capsys.readouterr().out.split() == fences(DOCS / "reference" / "cli.md", "text")[number].split()
 

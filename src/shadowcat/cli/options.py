@@ -66,6 +66,7 @@ def _add_option(group: argparse._ArgumentGroup, setting: Setting) -> None:
     if kind.choices:
         group.add_argument(flag, dest=dest, choices=kind.choices, help=said)
     elif kind.is_repeated:
+        said = f"{said}; may be repeated"
         group.add_argument(flag, dest=dest, action="append", metavar=kind.metavar, help=said)
     else:
         group.add_argument(flag, dest=dest, type=_type_of(kind.parse), metavar=kind.metavar, help=said)
@@ -101,7 +102,7 @@ def read_values(args: argparse.Namespace) -> Values:
         with problems.collecting():
             layers.append(read_file(path, settings))
     problems.check()
-    return Values(settings, *layers, command=args.name)
+    return Values(settings, *layers, command=args.name, file=path)
 
 
 def config_path(args: argparse.Namespace) -> str | None:

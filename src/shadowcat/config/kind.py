@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,9 @@ class Kind:
 
     metavar: str | None = None
     choices: tuple[str, ...] = ()
+    is_secret: bool = False
+    """Whether a value is for nobody to see; of pairs, each value is."""
+
     separator: str = ""
     """Between several values in one variable; empty if there is one value."""
 
@@ -249,7 +252,15 @@ def choice(*choices: str) -> Kind:
 
 def _table_of(parse: Callable[[str], Any], metavar: str) -> Kind:
     schema = {"type": "object", "additionalProperties": SECRET_SCHEMA}
-    return Kind(name="names and values", parse=parse, accept=_pairs, schema=schema, metavar=metavar, separator="\n")
+    return Kind(
+        name="names and values",
+        is_secret=True,
+        parse=parse,
+        accept=_pairs,
+        schema=schema,
+        metavar=metavar,
+        separator="\n",
+    )
 
 
 def named(kind: Kind, metavar: str) -> Kind:
@@ -261,7 +272,7 @@ _WHOLE_SCHEMA, _NUMBER_SCHEMA = {"type": "integer"}, {"type": "number"}
 _LIST_SCHEMA: Mapping[str, object] = {"type": "array", "items": _STRING}
 
 TEXT = Kind(name="string", parse=_text, accept=_text, schema=_STRING)
-SECRET = Kind(name="secret", parse=_text, accept=read_secret, schema=SECRET_SCHEMA)
+SECRET = Kind(name="secret", parse=_text, accept=read_secret, schema=SECRET_SCHEMA, is_secret=True)
 WHOLE = Kind(name="whole number", parse=_parse_whole, accept=_whole, schema=_WHOLE_SCHEMA, metavar="N")
 SECONDS = Kind(name="number", parse=_parse_number, accept=_number, schema=_NUMBER_SCHEMA, metavar="N")
 FINITE = Kind(name="finite number", parse=_parse_finite, accept=_finite, schema=_NUMBER_SCHEMA, metavar="N")
@@ -271,6 +282,3 @@ WORDS = Kind(name="array of strings", parse=_text, accept=_texts, schema=_LIST_S
 HEADERS = _table_of(_parse_header, "NAME:VALUE")
 HEADER_VARIABLES = _table_of(_parse_header_variable, "NAME=VARIABLE")
 VARIABLES = _table_of(_parse_variable, "NAME=VALUE")
-
-PAIRED: Sequence[Kind] = (HEADERS, HEADER_VARIABLES, VARIABLES)
-"""Those whose values are secrets, and their names are not."""

@@ -38,7 +38,11 @@ def build_server(values: Values) -> UpstreamConfig:
         _check_passed(values)
         return values.make(StdioConfig)
     if url is None:
-        raise ConfigError("name the MCP server: give --upstream URL, or -- COMMAND and its arguments at the end")
+        where = f"{values.file}:1: " if values.file else ""
+        raise ConfigError(
+            f"{where}name the MCP server: give --upstream URL, or -- COMMAND and its arguments at the end"
+            f"{', or set upstream.url or upstream.command' if where else ''}"
+        )
     _refuse(values, _FOR_A_COMMAND, "upstream.command")
     return _build_by_url(values, url)
 
@@ -74,7 +78,7 @@ def _with_headers(values: Values) -> Values:
     others = values["upstream.headers"] if values.origin("upstream.headers") is Origin.FLAG else []
     source = values.source("upstream.headers") if others else variables.source
     both = Given([*others, *variables.value], source, Origin.FLAG)
-    return Values(values.settings.values(), {"upstream.headers": both}, values.given, command=values.command)
+    return values.with_given({"upstream.headers": both})
 
 
 def build_children(values: Values, upstream: UpstreamConfig, max_sessions: int, default_spares: int) -> PipeConfig:
@@ -100,7 +104,8 @@ def build_children(values: Values, upstream: UpstreamConfig, max_sessions: int, 
 def _refuse(values: Values, keys: Iterable[str], other: str) -> None:
     for key in keys:
         if values.is_given(key):
-            raise ConfigError(f"{values.source(key)} goes with {_name(values, other)} only; remove it")
+            name = other if values.origin(key) is Origin.FILE else _name(values, other)
+            raise ConfigError(f"{values.source(key)} goes with {name} only; remove it")
 
 
 def _check_passed(values: Values) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from .kind import PAIRED, SECRET, Kind
+from .kind import Kind
 
 PREFIX = "SHADOWCAT_"
 
@@ -82,11 +82,6 @@ class Setting:
             return None
         stem = self.dest.removeprefix("no_") if self.flag else self.key.replace(".", "_")
         return PREFIX + stem.upper()
-
-    @property
-    def is_secret(self) -> bool:
-        """Whether its value is for nobody to see."""
-        return self.kind is SECRET or self.kind in PAIRED
 
     @cached_property
     def default(self) -> object:

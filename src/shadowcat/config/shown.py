@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from .kind import PAIRED
 from .setting import Setting
 from .values import Values
 
@@ -37,10 +36,9 @@ def _keys(values: Values) -> Iterator[tuple[str, Setting]]:
 
 def write_value(setting: Setting, value: object) -> str:
     """Return *value* as TOML; what is secret of it is masked."""
-    if setting.kind in PAIRED:
-        assert isinstance(value, list)
+    if setting.kind.is_secret and isinstance(value, list):
         return "{ " + ", ".join(f"{_quote(name)} = {_quote(MASK)}" for name, _ in value) + " }"
-    if setting.is_secret:
+    if setting.kind.is_secret:
         return _quote(_mask(str(value)))
     match value:
         case bool():

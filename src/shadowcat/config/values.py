@@ -47,11 +47,19 @@ class Values:
 
     Args:
         layers: By key, what was given; the first that has a key counts.
+        file: Where the file is, if there is one.
     """
 
-    def __init__(self, settings: Iterable[Setting], *layers: Mapping[str, Given], command: str = "reverse") -> None:
+    def __init__(
+        self,
+        settings: Iterable[Setting],
+        *layers: Mapping[str, Given],
+        command: str = "reverse",
+        file: str | None = None,
+    ) -> None:
         self.settings = {setting.key: setting for setting in settings}
         self.command = command
+        self.file = file
         self.given: dict[str, Given] = {}
         for layer in reversed(layers):
             self.given.update(layer)
@@ -59,6 +67,10 @@ class Values:
     def __getitem__(self, key: str) -> Any:
         given = self.given.get(key)
         return self.settings[key].default if given is None else given.value
+
+    def with_given(self, given: Mapping[str, Given]) -> Values:
+        """Return these values, and *given* in place of those of the same keys."""
+        return Values(self.settings.values(), given, self.given, command=self.command, file=self.file)
 
     def is_given(self, key: str) -> bool:
         """Whether anybody has said something of it."""
