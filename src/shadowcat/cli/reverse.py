@@ -9,13 +9,17 @@ from functools import partial
 
 import trio
 
-from ..config import REVERSE, build_reverse
-from ..proxy import ReverseProxyConfig, serve_reverse_proxy
+from ..config import REVERSE, Values, build_reverse
+from ..proxy import ReverseProxyConfig, nothing_beside, serve_reverse_proxy
 from ..transport.downstream import is_loopback, parse_bind
-from .options import Subparsers, add_command, add_file, add_settings, values_of
+from .options import Subparsers, add_command, add_file, add_settings, config_path, values_of
+from .reload import log_restart, open_reloading, read_again
 from .workers import SupervisorConfig, supervise
 
 log = logging.getLogger(__name__)
+
+_OF_THE_SUPERVISOR = ("listener.bind", "listener.workers", "limits.shutdown_timeout")
+"""What another worker does not see when it is changed."""
 
 _EXAMPLE = """\
 examples:
@@ -45,18 +49,25 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
 
 async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
     """Serve until *shutdown* is set."""
-    config = build_config(args)
-    count = values_of(args)["listener.workers"]
-    if count == 1:
-        await listen(config, partial(serve_reverse_proxy, config, shutdown=shutdown))
+    values, config = values_of(args), build_config(args)
+    if values["listener.workers"] == 1:
+        beside = partial(open_reloading, args, values, shutdown) if config_path(args) else nothing_beside
+        await listen(config, partial(serve_reverse_proxy, config, shutdown=shutdown, beside=beside))
         return
     workers = SupervisorConfig(
-        count=count,
+        count=values["listener.workers"],
         arguments=args.argv,
         listener=config.listener,
         shutdown_timeout=config.shutdown_timeout,
+        check=partial(_check_again, args, values),
     )
     await listen(config, partial(supervise, workers, shutdown))
+
+
+async def _check_again(args: argparse.Namespace, started: Values) -> None:
+    """See whether workers could use the settings as they are now.  A checkpoint, all or nothing."""
+    values, _ = await trio.to_thread.run_sync(read_again, args)
+    log_restart(started, values, lambda key: key not in _OF_THE_SUPERVISOR)
 
 
 async def listen(config: ReverseProxyConfig, serve: Callable[..., Awaitable[None]]) -> None:

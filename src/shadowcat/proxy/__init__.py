@@ -13,6 +13,7 @@ from .recovery import RecoveryConfig as RecoveryConfig
 from .reverse import ReverseProxyConfig as ReverseProxyConfig
 from .reverse import ReverseProxyServer as ReverseProxyServer
 from .reverse import ReverseProxyServerBuilder as ReverseProxyServerBuilder
+from .reverse import nothing_beside as nothing_beside
 from .reverse import open_reverse_proxy_app as open_reverse_proxy_app
 from .reverse import run_reverse_proxy as run_reverse_proxy
 from .reverse import serve_reverse_proxy as serve_reverse_proxy

