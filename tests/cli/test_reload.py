@@ -4,13 +4,16 @@ import logging
 import os
 import signal
 from functools import partial
+from typing import cast
 
 import pytest
 import trio
+import trustme
 
 from shadowcat.cli.options import values_of
 from shadowcat.cli.reload import Reloader, open_reloading
 from shadowcat.errors import ConfigError
+from shadowcat.transport.downstream import ServerTls
 from tests.cli.test_reverse import call, upstream
 from tests.config.reading import parse
 from tests.e2e.child import PATIENCE, module, running
@@ -59,6 +62,21 @@ def file(tmp_path):
     path = tmp_path / "f.toml"
     path.write_text(FIRST)
     return path
+
+
+@pytest.fixture
+def said():
+    """What a reload has logged; the level and the handlers are its own to change."""
+    said: list[str] = []
+
+    def remember(record):
+        said.append(record.getMessage())
+        return True
+
+    log = logging.getLogger("shadowcat.cli.reload")
+    log.addFilter(remember)
+    yield said
+    log.removeFilter(remember)
 
 
 @pytest.fixture
@@ -116,20 +134,11 @@ async def test_file_that_is_gone_changes_nothing(reloader, app, file, caplog):
     assert "cannot be read: No such file" in caplog.text
 
 
-async def test_what_needs_a_restart_is_named_each_time(reloader, file):
+async def test_what_needs_a_restart_is_named_each_time(reloader, file, said):
     """... and nothing of it is used, until there is one."""
     file.write_text('[listener]\npath = "/other"\nbind = "127.0.0.1:1"\n' + FIRST)
-    said: list[str] = []
-
-    def remember(record):
-        said.append(record.getMessage())
-        return True
-
-    log = logging.getLogger("shadowcat.cli.reload")
-    log.addFilter(remember)
     for _ in range(2):
         await reloader.reload()
-    log.removeFilter(remember)
     expected = "changed in the settings, but needs a restart: listener.bind, listener.path"
     assert [text for text in said if "restart" in text] == [expected, expected]
 
@@ -137,11 +146,38 @@ async def test_what_needs_a_restart_is_named_each_time(reloader, file):
 async def test_hangup_reloads_for_as_long_as_the_block_lasts(app, file):
     args, shutdown = parse("--config", str(file)), trio.Event()
     before = signal.getsignal(signal.SIGHUP)
-    async with open_reloading(args, values_of(args), shutdown, app):
+    async with open_reloading(args, values_of(args), shutdown, None, app):
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: app.used, PATIENCE)
     assert signal.getsignal(signal.SIGHUP) == before
     assert not shutdown.is_set()
+
+
+async def test_certificate_is_read_again(app, tmp_path, file):
+    used = []
+
+    class Tls:
+        use = used.append
+
+    certificate = trustme.CA().issue_cert("localhost")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "c.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "k.pem")
+    args = parse("--config", str(file), "--tls-cert", f"{tmp_path}/c.pem", "--tls-key", f"{tmp_path}/k.pem")
+    reloader = Reloader(args, values_of(args), app.reconfigure, cast(ServerTls, Tls()))
+    await reloader.reload()
+    assert len(used) == 1
+
+    (tmp_path / "k.pem").write_text("nonsense")
+    await reloader.reload()
+    assert len(used) == 1
+
+
+async def test_http_becomes_https_by_a_restart(reloader, file, tmp_path, said):
+    certificate = trustme.CA().issue_cert("localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    file.write_text(FIRST + f'[listener]\ntls_cert = "{tmp_path}/both.pem"\n')
+    await reloader.reload()
+    assert "changed in the settings, but needs a restart: listener.tls_cert" in said
 
 
 @pytest.mark.slow

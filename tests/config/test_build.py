@@ -3,9 +3,11 @@
 import pytest
 
 from shadowcat import HttpUpstreamConfig, RedisConfig, SqliteConfig, StorageBackend, StorageConfig
+from shadowcat.cli.options import read_values
 from shadowcat.config import SETTINGS, Given, Origin, Values
-from shadowcat.config.build import check_workers
+from shadowcat.config.build import build_reverse, check_workers
 from shadowcat.errors import ConfigError
+from tests.config.reading import parse
 
 UPSTREAM = HttpUpstreamConfig(url="http://upstream.invalid/mcp")
 MEMORY = StorageConfig()
@@ -25,6 +27,12 @@ def test_sessions_that_all_can_read_may_be_served_by_any(count, storage):
 
 def test_one_worker_may_have_any_upstream():
     check_workers(workers(1), MEMORY, object())
+
+
+@pytest.mark.parametrize("option", ["--tls-key", "--tls-client-ca"])
+def test_encryption_needs_a_certificate(option):
+    with pytest.raises(ConfigError, match=f"^{option} goes with --tls-cert only"):
+        build_reverse(read_values(parse("--upstream", "http://h/", option, "x.pem")))
 
 
 @pytest.mark.parametrize(

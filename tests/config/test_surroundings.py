@@ -22,6 +22,7 @@ def test_what_is_there_is_right(tmp_path):
     ("arguments", "said"),
     [
         (["--", "shadowcat-no-such-program"], "the command after --: "),
+        (["--upstream", URL, "--tls-cert", "/no/such"], "--tls-cert: '/no/such' cannot be read: No such file"),
         (["--upstream", URL, "--ca-file", "/no/such"], "--ca-file: '/no/such' cannot be read: No such file"),
         (["--upstream", URL, "--ca-file", __file__], f"--ca-file: '{__file__}' holds no certificate in PEM"),
         (

@@ -19,6 +19,9 @@ LOWER, HIGHER = 0, 1
 SAMPLES = {
     "listener.bind": ("127.0.0.1:1", "127.0.0.1:2"),
     "listener.path": ("/a", "/b"),
+    "listener.tls_cert": ("a", "b"),
+    "listener.tls_key": ("a", "b"),
+    "listener.tls_client_ca": ("a", "b"),
     "listener.allow_hosts": (["a", "b"], ["c"]),
     "listener.allow_origins": (["https://a", "https://b"], ["https://c"]),
     "upstream.command": (["a", "b c"], ["d"]),
@@ -98,6 +101,8 @@ def build(tmp_path, monkeypatch):
         ):
             assert server
             base = ["--", "server"]
+        if setting.key in ("listener.tls_key", "listener.tls_client_ca"):
+            base += ["--tls-cert", "c.pem"]
         path = tmp_path / "shadowcat.toml"
         path.write_text(file)
         if variable:

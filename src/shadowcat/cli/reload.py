@@ -14,6 +14,7 @@ from ..config import SETTINGS, Values, build_reverse, problems_of
 from ..errors import ConfigError
 from ..proxy import ReverseProxyApp, ReverseProxyConfig
 from ..telemetry import configure_logging
+from ..transport.downstream import ServerTls, TlsConfig, build_context
 from .hangup import answer_hangups, ignoring_hangups
 from .options import read_values
 
@@ -22,7 +23,9 @@ log = logging.getLogger(__name__)
 Apply = Callable[[ReverseProxyConfig], Awaitable[None]]
 """Uses another configuration from now on: all of what can be changed, or none of it and a `ConfigError`."""
 
-_LIVE = tuple(setting.key for setting in SETTINGS if setting.is_live)
+_LIVE = frozenset(setting.key for setting in SETTINGS if setting.is_live)
+_TLS = frozenset(setting.key for setting in SETTINGS if setting.owner is TlsConfig)
+"""Those that are changed if clients use ``https`` before and after; one cannot become the other."""
 
 
 class Reloader:
@@ -31,12 +34,14 @@ class Reloader:
     Args:
         values: Those that the proxy was started with.
         apply: Uses those that can be changed.
+        tls: Has the certificate that clients see, if they use ``https``.
     """
 
-    def __init__(self, args: argparse.Namespace, values: Values, apply: Apply) -> None:
+    def __init__(self, args: argparse.Namespace, values: Values, apply: Apply, tls: ServerTls | None = None) -> None:
         self._args = args
         self._started = values
         self._apply = apply
+        self._tls = tls
 
     async def reload(self) -> None:
         """Use what the settings are now; if anything of it is wrong, log that and change nothing.
@@ -44,15 +49,20 @@ class Reloader:
         Settings that only a restart changes are named in the log.  Cancel safe: what is
         used then are the old or the new ones.
         """
+        await trio.lowlevel.checkpoint()
         try:
             values, config = await trio.to_thread.run_sync(read_again, self._args)
+            context = build_context(config.listener.tls) if config.listener.tls is not None else None
             await self._apply(config)
         except ConfigError as error:
             log_problems("the settings are not reloaded, and the old ones stay", error)
             return
         configure_logging(values["log.level"], values["log.format"])
+        has_tls = self._tls is not None and context is not None
+        if self._tls is not None and context is not None:
+            self._tls.use(context)
         log.info("the settings are reloaded")
-        log_restart(self._started, values, is_live)
+        log_restart(self._started, values, lambda key: key in _LIVE and (has_tls or key not in _TLS))
 
 
 def read_again(args: argparse.Namespace) -> tuple[Values, ReverseProxyConfig]:
@@ -81,17 +91,12 @@ def log_restart(before: Values, after: Values, is_used: Callable[[str], bool]) -
         log.warning("changed in the settings, but needs a restart: %s", ", ".join(waiting))
 
 
-def is_live(key: str) -> bool:
-    """Tell whether a reload changes the setting *key*."""
-    return key in _LIVE
-
-
 @asynccontextmanager
 async def open_reloading(
-    args: argparse.Namespace, values: Values, shutdown: trio.Event, app: ReverseProxyApp
+    args: argparse.Namespace, values: Values, shutdown: trio.Event, tls: ServerTls | None, app: ReverseProxyApp
 ) -> AsyncGenerator[None, None]:
     """Reload the settings of *app* at each SIGHUP for as long as the block lasts."""
-    reloader = Reloader(args, values, app.reconfigure)
+    reloader = Reloader(args, values, app.reconfigure, tls)
     with ignoring_hangups(), trio.open_signal_receiver(signal.SIGHUP) as hangups:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer_hangups, hangups, reloader.reload, shutdown)

@@ -11,7 +11,7 @@ import trio
 
 from ..config import REVERSE, Values, build_reverse
 from ..proxy import ReverseProxyConfig, nothing_beside, serve_reverse_proxy
-from ..transport.downstream import is_loopback, parse_bind
+from ..transport.downstream import ServerTls, is_loopback, parse_bind
 from .options import Subparsers, add_command, add_file, add_settings, config_path, values_of
 from .reload import log_restart, open_reloading, read_again
 from .workers import SupervisorConfig, supervise
@@ -51,8 +51,10 @@ async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
     """Serve until *shutdown* is set."""
     values, config = values_of(args), build_config(args)
     if values["listener.workers"] == 1:
-        beside = partial(open_reloading, args, values, shutdown) if config_path(args) else nothing_beside
-        await listen(config, partial(serve_reverse_proxy, config, shutdown=shutdown, beside=beside))
+        tls = ServerTls(config.listener.tls) if config.listener.tls is not None else None
+        can_reload = config_path(args) or tls
+        beside = partial(open_reloading, args, values, shutdown, tls) if can_reload else nothing_beside
+        await listen(config, partial(serve_reverse_proxy, config, shutdown=shutdown, beside=beside, tls=tls))
         return
     workers = SupervisorConfig(
         count=values["listener.workers"],

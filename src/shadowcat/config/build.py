@@ -10,7 +10,7 @@ from ..auth import OriginConfig
 from ..errors import ConfigError
 from ..proxy import EndpointConfig, ForwardProxyConfig, RecoveryConfig, ReverseProxyConfig
 from ..session import LogLimits, SessionConfig, StorageBackend, StorageConfig, StreamConfig
-from ..transport.downstream import ListenerConfig
+from ..transport.downstream import ListenerConfig, TlsConfig
 from ..transport.upstream import HttpUpstreamConfig
 from .problem import Problems
 from .server import build_children, build_server
@@ -32,7 +32,7 @@ def build_reverse(values: Values) -> ReverseProxyConfig:
         storage = build_storage(values)
     _build_shared(values, problems, parts, default_spares=1)
     with problems.collecting():
-        parts["listener"] = values.make(ListenerConfig)
+        parts["listener"] = _build_listener(values)
     with problems.collecting():
         parts["origin"] = values.make(OriginConfig)
     with problems.collecting():
@@ -51,11 +51,21 @@ def build_listening(values: Values) -> ReverseProxyConfig:
     parts: dict[str, Any] = {}
     _build_shared(values, problems, parts, default_spares=1)
     with problems.collecting():
-        parts["listener"] = values.make(ListenerConfig)
+        parts["listener"] = _build_listener(values)
     with problems.collecting():
         parts["origin"] = values.make(OriginConfig)
     problems.check()
     return values.make(ReverseProxyConfig, **parts)
+
+
+def _build_listener(values: Values) -> ListenerConfig:
+    given = [key for key in ("listener.tls_key", "listener.tls_client_ca") if values.is_given(key)]
+    if not values.is_given("listener.tls_cert"):
+        if given:
+            cert = values.source("listener.tls_cert")
+            raise ConfigError(f"{values.source(given[0])} goes with {cert} only; give that too, or remove it")
+        return values.make(ListenerConfig)
+    return values.make(ListenerConfig, tls=values.make(TlsConfig))
 
 
 def build_forward(values: Values) -> ForwardProxyConfig:

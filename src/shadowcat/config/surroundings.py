@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..proxy import ReverseProxyConfig
+from ..transport.downstream import TlsConfig, build_context
 from ..transport.upstream import StdioConfig, StdioConnector
 from .problem import Problems
 from .values import Values
@@ -26,6 +27,9 @@ def check_surroundings(values: Values, config: ReverseProxyConfig) -> None:
         if isinstance(config.upstream, StdioConfig):
             _check_command(values, config.upstream)
     with problems.collecting():
+        if config.listener.tls is not None:
+            _check_tls(values, config.listener.tls)
+    with problems.collecting():
         _check_authorities(values, "upstream.ca_file")
     with problems.collecting():
         if config.storage.sqlite is not None:
@@ -38,6 +42,13 @@ def _check_command(values: Values, upstream: StdioConfig) -> None:
         StdioConnector(upstream).check()
     except ConfigError as error:
         raise ConfigError(f"{values.source('upstream.command')}: {error}") from None
+
+
+def _check_tls(values: Values, tls: TlsConfig) -> None:
+    try:
+        build_context(tls)
+    except ConfigError as error:
+        raise ConfigError(f"{values.source('listener.tls_cert')}: {error}") from None
 
 
 def _check_authorities(values: Values, key: str) -> None:

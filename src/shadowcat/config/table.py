@@ -12,7 +12,7 @@ from ..auth import OriginConfig
 from ..proxy import EndpointConfig, RecoveryConfig, ReverseProxyConfig
 from ..session import LogLimits, SessionConfig, StorageBackend, StreamConfig
 from ..telemetry import FORMATS, LEVELS
-from ..transport.downstream import ListenerConfig
+from ..transport.downstream import ListenerConfig, TlsConfig
 from ..transport.upstream import HttpUpstreamConfig, PipeConfig, StdioConfig
 from .kind import (
     BOOLEAN,
@@ -64,6 +64,13 @@ LISTENER = (
         "listener.workers", WHOLE, "processes that serve; more than 1 need the sqlite or redis store", "--workers",
         fallback=1,
     ),
+    _setting("listener.tls_cert", named(TEXT, "PEM"), "serve https, with the certificate in this file", "--tls-cert",
+             owner=TlsConfig, field="cert_file", is_live=True),
+    _setting("listener.tls_key", named(TEXT, "PEM"), "the key of it, if it has a file of its own", "--tls-key",
+             owner=TlsConfig, field="key_file", is_live=True),
+    _setting("listener.tls_client_ca", named(TEXT, "PEM"),
+             "let in only clients with a certificate of these authorities", "--tls-client-ca",
+             owner=TlsConfig, field="client_ca_file", is_live=True),
     _setting(
         "listener.allow_hosts", named(TEXTS, "HOST"), "let in this Host beside loopback names",
         "--allow-host", owner=OriginConfig, field="allowed_hosts",

@@ -23,7 +23,7 @@ from ..session import (
     open_session_manager,
 )
 from ..transport import Upstream
-from ..transport.downstream import ListenerConfig, bind_socket, parse_bind, serve_asgi, start_listening
+from ..transport.downstream import ListenerConfig, ServerTls, bind_socket, parse_bind, serve_asgi, start_listening
 from ..transport.upstream import HttpUpstreamConfig, PipeConfig
 from .app import AppConfig, ProxyStatistics, ReverseProxyApp
 from .config import EndpointConfig
@@ -190,6 +190,7 @@ async def serve_reverse_proxy(
     shutdown: trio.Event | None = None,
     retire: trio.Event | None = None,
     beside: Beside = nothing_beside,
+    tls: ServerTls | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until *shutdown* is set and what is under way has ended.
@@ -206,17 +207,21 @@ async def serve_reverse_proxy(
             stops listening only, and closes each connection after its next answer.
         beside: Opened with the app before anybody is let in, and closed when nobody is left:
             what else is served about the proxy.
+        tls: Used in place of ``config.listener.tls``, for a certificate that can be changed.
 
     Raises:
-        ConfigError: The address cannot be bound, or ``config.upstream`` is a command that cannot be run.
+        ConfigError: The address cannot be bound, ``config.upstream`` is a command that cannot be
+            run, or the files of ``config.listener.tls`` cannot be used.
     """
     if upstream is None:
         check_upstream(config.upstream)
+    if tls is None and config.listener.tls is not None:
+        tls = ServerTls(config.listener.tls)
     stop = trio.Event() if shutdown is None else shutdown
     # Before anything else, so that its error comes alone.
     with sock or bind_socket(config.listener) as sock:
         async with open_reverse_proxy_app(config, store=store, upstream=upstream) as app, beside(app):
-            await _serve_on(sock, config, app, stop, retire, task_status)
+            await _serve_on(sock, config, app, stop, retire, tls, task_status)
 
 
 async def _serve_on(
@@ -225,6 +230,7 @@ async def _serve_on(
     app: ReverseProxyApp,
     stop: trio.Event,
     retire: trio.Event | None,
+    tls: ServerTls | None,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -237,6 +243,7 @@ async def _serve_on(
                 shutdown=stop,
                 retire=retire,
                 graceful_timeout=config.shutdown_timeout,
+                tls=tls,
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()

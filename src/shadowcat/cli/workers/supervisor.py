@@ -164,6 +164,7 @@ class _Supervisor:
 
     async def _replace_all(self) -> None:
         """Replace each worker by one that serves already; the old one finishes its calls."""
+        await trio.lowlevel.checkpoint()
         try:
             await self._config.check()
         except ConfigError as error:
