@@ -17,12 +17,14 @@ from .proxy import ReverseProxyApp as ReverseProxyApp
 from .proxy import ReverseProxyConfig as ReverseProxyConfig
 from .proxy import ReverseProxyServer as ReverseProxyServer
 from .proxy import ReverseProxyServerBuilder as ReverseProxyServerBuilder
-from .proxy import UpstreamConfig as UpstreamConfig
+from .proxy import ServerRule as ServerRule
 from .proxy import open_reverse_proxy_app as open_reverse_proxy_app
 from .proxy import run_reverse_proxy as run_reverse_proxy
 from .proxy import serve_forward_proxy as serve_forward_proxy
 from .proxy import serve_reverse_proxy as serve_reverse_proxy
 from .resilience import BackoffConfig as BackoffConfig
+from .resilience import CircuitConfig as CircuitConfig
+from .resilience import CircuitState as CircuitState
 from .session import InMemoryStore as InMemoryStore
 from .session import LogLimits as LogLimits
 from .session import PersistenceConfig as PersistenceConfig
@@ -46,6 +48,19 @@ from .transport.upstream import PipeUpstream as PipeUpstream
 from .transport.upstream import StdioConfig as StdioConfig
 from .transport.upstream import WebSocketUpstreamConfig as WebSocketUpstreamConfig
 from .transport.upstream import open_pipe_upstream as open_pipe_upstream
+from .upstreams import CheckConfig as CheckConfig
+from .upstreams import CheckKind as CheckKind
+from .upstreams import ConcurrencyConfig as ConcurrencyConfig
+from .upstreams import Endpoint as Endpoint
+from .upstreams import EndpointStatistics as EndpointStatistics
+from .upstreams import Health as Health
+from .upstreams import HealthConfig as HealthConfig
+from .upstreams import Strategy as Strategy
+from .upstreams import UpstreamConfig as UpstreamConfig
+from .upstreams import UpstreamEndpointConfig as UpstreamEndpointConfig
+from .upstreams import UpstreamSet as UpstreamSet
+from .upstreams import UpstreamSetConfig as UpstreamSetConfig
+from .upstreams import UpstreamSetStatistics as UpstreamSetStatistics
 
 if TYPE_CHECKING:
     __version__: str

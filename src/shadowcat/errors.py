@@ -203,6 +203,11 @@ class UpstreamUnavailable(UpstreamError):
 class UpstreamBusy(UpstreamUnavailable):
     """As much is under way as is allowed, or the server is given a rest; nothing was sent."""
 
+    def __init__(self, message: str, retry_after: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which it is worth to send it again."""
+
 
 class UpstreamDisconnected(UpstreamError):
     """The connection broke; the upstream may have acted on the request."""

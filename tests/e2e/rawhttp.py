@@ -64,12 +64,12 @@ class RawConnection:
         }
         await self._send(f"{method} {path} HTTP/1.1", fields, body)
 
-    async def answer(self, message, **headers: str) -> None:
-        """Answer with a JSON document."""
-        body = json.dumps(message).encode()
+    async def answer(self, message, status: str = "200 OK", **headers: str) -> None:
+        """Answer with a JSON document; without a body if *message* is None."""
+        body = b"" if message is None else json.dumps(message).encode()
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         fields |= {"content-type": "application/json", "content-length": str(len(body))}
-        await self._send("HTTP/1.1 200 OK", fields, body)
+        await self._send(f"HTTP/1.1 {status}", fields, body)
 
     async def _send(self, start: str, fields: dict[str, str], body: bytes) -> None:
         head = start + "\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"

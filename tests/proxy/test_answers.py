@@ -149,3 +149,11 @@ async def test_no_answer_names_the_upstream(autojump_clock, failure, status):
 async def test_bug_is_told_in_one_sentence(autojump_clock):
     """... which says where to look."""
     assert "log" in UNEXPECTED
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(0.2, b"1"), (17.1, b"18"), (30, b"30")])
+def test_an_error_that_knows_when_to_come_again_says_so(seconds, header):
+    """In whole seconds, and never too few."""
+    answer = answer_to(errors.UpstreamBusy("full", seconds))
+    assert answer.headers == ((b"retry-after", header),)
+    assert answer_to(errors.UpstreamBusy("full")).headers == ((b"retry-after", b"5"),)

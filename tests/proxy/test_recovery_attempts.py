@@ -53,7 +53,7 @@ def upstream():
 @pytest.fixture
 async def start(nursery, sessions, upstream):
     """Returns what begins a recovery, of one and the same session unless told otherwise."""
-    recovery = SessionUpstream(upstream, sessions, RecoveryConfig(max_concurrent=1))
+    recovery = SessionUpstream({"default": upstream}, sessions, RecoveryConfig(max_concurrent=1))
     first = await create(sessions, "old", SAID)
 
     async def start(session=first):

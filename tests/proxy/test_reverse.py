@@ -1,8 +1,6 @@
 """The composition, on real sockets."""
 
 import json
-from contextlib import AsyncExitStack
-from functools import partial
 
 import pytest
 import trio
@@ -10,75 +8,22 @@ import trio
 import shadowcat
 from shadowcat import (
     HttpUpstreamConfig,
-    InMemoryStore,
     ListenerConfig,
-    OriginConfig,
     ReverseProxyConfig,
-    ReverseProxyServerBuilder,
-    SessionConfig,
-    run_reverse_proxy,
     serve_reverse_proxy,
 )
 from shadowcat.errors import ConfigError
 from shadowcat.testing import ScriptedUpstream, modern_headers, modern_request, request, result
 
+from .wire import open_wires
+
 UPSTREAM = HttpUpstreamConfig(url="http://upstream.invalid/mcp")
 LISTENER = ListenerConfig(bind="127.0.0.1:0")
 
 
-class Wire:
-    """A client on a real socket, as plain as can be."""
-
-    def __init__(self, stream):
-        self.stream = stream
-        self.buffer = b""
-
-    async def send(self, method, message=None, headers=()):
-        body = b"" if message is None else json.dumps(message).encode()
-        fields = {
-            "Host": "localhost",
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream, application/json",
-        }
-        fields |= dict(headers) | {"Content-Length": len(body)}
-        head = f"{method} /mcp HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items())
-        await self.stream.send_all(head.encode() + b"\r\n" + body)
-
-    async def read_until(self, mark):
-        while mark not in self.buffer:
-            data = await self.stream.receive_some(65536)
-            if not data:
-                raise EOFError(self.buffer)
-            self.buffer += data
-        found, _, self.buffer = self.buffer.partition(mark)
-        return found
-
-    async def answer(self):
-        """Return status, headers and the body, if it has a length."""
-        status, *lines = (await self.read_until(b"\r\n\r\n")).decode().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        length = int(headers.get("content-length", 0))
-        while len(self.buffer) < length:
-            self.buffer += await self.stream.receive_some(65536)
-        body, self.buffer = self.buffer[:length], self.buffer[length:]
-        return int(status.split()[1]), headers, body
-
-    async def open_session(self, upstream):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(upstream.answer_initialize)
-            await self.send("POST", request(0, "initialize", protocolVersion="2025-11-25"))
-            _, headers, _ = await self.answer()
-        return {"Mcp-Session-Id": headers["mcp-session-id"]}
-
-
 @pytest.fixture
 async def connect():
-    async with AsyncExitStack() as stack:
-
-        async def connect(url):
-            host, port = url.removeprefix("http://").partition("/")[0].rsplit(":", 1)
-            return Wire(await stack.enter_async_context(await trio.open_tcp_stream(host, int(port))))
-
+    async with open_wires() as connect:
         yield connect
 
 
@@ -181,43 +126,6 @@ async def test_requests_from_elsewhere_are_refused(served, connect, headers, sta
         assert answer[0] == status
         assert hint in answer[2].decode()
         assert upstream.hits == 0
-
-
-async def test_builder_uses_the_store_it_is_given(nursery, connect):
-    """An injected store sees the sessions, and is left as it is."""
-    store, upstream = InMemoryStore(), ScriptedUpstream()
-    server = (
-        ReverseProxyServerBuilder("127.0.0.1:0", UPSTREAM.url)
-        .with_session_store(store)
-        .with_upstream(upstream)
-        .with_sessions(SessionConfig(max_sessions=2))
-        .with_origin(OriginConfig(allowed_hosts=["proxy.example"]))
-        .with_shutdown_timeout(1)
-        .build()
-    )
-    with trio.fail_after(5):
-        (url,) = await nursery.start(server.run)
-        wire = await connect(url)
-        await wire.open_session(upstream)
-        assert await store.count_sessions() == 1
-        server.shutdown()
-        with pytest.raises(EOFError):
-            await wire.read_until(b"never")
-    assert await store.count_sessions() == 1
-
-
-async def test_run_reverse_proxy_serves_until_cancelled(nursery, connect):
-    """The one-line way in."""
-    with trio.fail_after(5):
-        (url,) = await nursery.start(
-            partial(run_reverse_proxy, "127.0.0.1:0", "http://127.0.0.1:1/mcp", InMemoryStore())
-        )
-        wire = await connect(url)
-        await wire.send("POST", request(1, "initialize"))
-        status, _, body = await wire.answer()
-        assert status == 502
-        assert "127.0.0.1" not in body.decode()
-        nursery.cancel_scope.cancel()
 
 
 async def test_address_in_use_is_a_config_error(served):

@@ -10,9 +10,8 @@ from trio.testing import wait_all_tasks_blocked
 from shadowcat import FailoverConfig, FailoverStore, HttpUpstreamConfig, InMemoryStore, ReverseProxyConfig
 from shadowcat.errors import ConfigError, MethodNotAllowed, PathNotFound, StoreUnavailable
 from shadowcat.proxy.config import EndpointConfig
-from shadowcat.proxy.drain import Drain
 from shadowcat.proxy.http_sse import HttpSseConfig, HttpSseEndpoint
-from shadowcat.proxy.routes import Route, Routes, build_routes
+from shadowcat.proxy.routes import Route, Routes, http_sse_routes, join_routes, mcp_route
 from shadowcat.testing import notification, open_proxy_kit
 
 from .conversation import open_session
@@ -63,7 +62,7 @@ class TestOlderTransport:
 
     def build(self, mcp_path, **paths):
         endpoint = HttpSseEndpoint(HttpSseConfig(**paths), EndpointConfig(), nothing)
-        return build_routes(mcp_path, self.MCP, Drain(), http_sse=endpoint)
+        return Routes(join_routes({mcp_path: mcp_route(self.MCP)}, http_sse_routes(endpoint)), mcp_path)
 
     def test_is_served_beside_the_mcp_endpoint(self):
         """Its two paths have a method each."""
@@ -80,10 +79,11 @@ class TestOlderTransport:
         with pytest.raises(ConfigError, match=f"{mcp_path} is served already; choose another"):
             self.build(mcp_path)
 
-    def test_is_not_served_unless_asked_for(self):
+    async def test_is_not_served_unless_asked_for(self, autojump_clock):
         """It cannot resume anything."""
-        with pytest.raises(PathNotFound):
-            build_routes("/mcp", self.MCP, Drain()).find("/sse")
+        upstream = HttpUpstreamConfig(url="http://upstream.invalid/mcp")
+        async with open_proxy_kit(ReverseProxyConfig(upstream=upstream, http_sse=None)) as kit:
+            assert (await kit.client.send("GET", path="/sse")).status == 404
 
 
 class TestPaths:

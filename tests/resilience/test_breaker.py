@@ -140,3 +140,20 @@ async def test_a_call_of_before_says_nothing(autojump_clock, circuit):
 def test_settings_are_checked(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CircuitConfig(**wrong)
+
+
+async def test_probes_of_which_nothing_comes_do_not_keep_it_half_open_for_ever(autojump_clock, circuit):
+    """Some servers begin the answer to a listening GET with its first event, however late that is."""
+    end(circuit, False, False, False)
+    await trio.sleep(30)
+    hung = [circuit.admit(), circuit.admit()]
+    assert circuit.retry_after == 1
+    await trio.sleep(29.9)
+    assert circuit.admit() is None
+    await trio.sleep(0.1)
+    others = [circuit.admit() for _ in range(100)]
+    assert [permit is not None for permit in others] == [True] * 2 + [False] * 98
+    circuit.fail(hung[0])  # says nothing any more
+    for permit in others[:2]:
+        circuit.succeed(permit)
+    assert state(circuit) is CircuitState.CLOSED

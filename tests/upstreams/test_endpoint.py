@@ -57,6 +57,7 @@ async def test_an_open_circuit(autojump_clock):
 async def test_statistics(autojump_clock):
     found = endpoint()
     found.begin()
+    found.requests += 1
     assert found.statistics().in_flight == 1
     found.finish()
     seen = found.statistics()

@@ -1,8 +1,12 @@
 """The compositions.  Read `reverse` first."""
 
+from ..upstreams import UpstreamConfig as UpstreamConfig
 from .app import AppConfig as AppConfig
 from .app import ProxyStatistics as ProxyStatistics
 from .app import ReverseProxyApp as ReverseProxyApp
+from .builder import ReverseProxyServer as ReverseProxyServer
+from .builder import ReverseProxyServerBuilder as ReverseProxyServerBuilder
+from .builder import run_reverse_proxy as run_reverse_proxy
 from .config import EndpointConfig as EndpointConfig
 from .forward import ForwardProxyConfig as ForwardProxyConfig
 from .forward import serve_forward_proxy as serve_forward_proxy
@@ -11,10 +15,7 @@ from .pipe_call import PipeEndpointConfig as PipeEndpointConfig
 from .pump import PumpConfig as PumpConfig
 from .recovery import RecoveryConfig as RecoveryConfig
 from .reverse import ReverseProxyConfig as ReverseProxyConfig
-from .reverse import ReverseProxyServer as ReverseProxyServer
-from .reverse import ReverseProxyServerBuilder as ReverseProxyServerBuilder
 from .reverse import nothing_beside as nothing_beside
 from .reverse import open_reverse_proxy_app as open_reverse_proxy_app
-from .reverse import run_reverse_proxy as run_reverse_proxy
 from .reverse import serve_reverse_proxy as serve_reverse_proxy
-from .upstream import UpstreamConfig as UpstreamConfig
+from .rules import ServerRule as ServerRule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -63,5 +64,13 @@ UNEXPECTED = "the proxy failed to handle this request; its log says why"
 
 
 def answer_to(error: Exception) -> Answer:
-    """Return the answer for the nearest ancestor of *error* that has one."""
-    return next(ANSWERS[cls] for cls in type(error).__mro__ if cls in ANSWERS)
+    """Return the answer for the nearest ancestor of *error* that has one.
+
+    An error that knows when the request is worth to be sent again says so.
+    """
+    answer = next(ANSWERS[cls] for cls in type(error).__mro__ if cls in ANSWERS)
+    seconds: float | None = getattr(error, "retry_after", None)
+    if seconds is None:
+        return answer
+    others = tuple(field for field in answer.headers if field[0] != b"retry-after")
+    return attrs.evolve(answer, headers=(*others, (b"retry-after", b"%d" % max(1, math.ceil(seconds)))))

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import attrs
-import trio
 
 from ..auth import OriginPolicy
 from ..errors import HeadersTooLarge, InvalidRequest, PathNotFound
 from ..protocol import collect_headers
 from ..session import PersistenceStatistics, SessionManager, StreamStatistics
 from ..transport import Exchange, MessageStream, Receive, Scope, Send, Upgrade
-from ..upstreams import UpstreamSet
+from ..upstreams import UpstreamSet, UpstreamSetStatistics
 from .boundary import serve_safely
 from .drain import Drain, draining_error
 from .routes import Route, Routes
+
+if TYPE_CHECKING:
+    from .reverse import ReverseProxyConfig
 
 _CORS_HEADERS = (
     (b"access-control-expose-headers", b"mcp-session-id, mcp-protocol-version, www-authenticate, retry-after"),
@@ -25,6 +28,8 @@ _CORS_HEADERS = (
 
 
 ServePipe = Callable[..., Awaitable[None]]
+
+Reconfigure = Callable[["ReverseProxyConfig"], Awaitable[None]]
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +53,8 @@ class ProxyStatistics:
     streams: StreamStatistics
     persistence: PersistenceStatistics | None
     """None until something was to be written behind."""
+    upstreams: Mapping[str, UpstreamSetStatistics]
+    """The servers by name; the one that has none is called ``default``."""
 
 
 class ReverseProxyApp:
@@ -68,7 +75,9 @@ class ReverseProxyApp:
         *,
         sessions: SessionManager | None = None,
         upstream_sets: Mapping[str, UpstreamSet] = MappingProxyType({}),
+        reconfigure: Reconfigure | None = None,
     ) -> None:
+        self._reconfigure = reconfigure
         self._sessions = sessions
         self.upstream_sets = upstream_sets
         """The servers behind the proxy that can be steered, by name."""
@@ -85,6 +94,20 @@ class ReverseProxyApp:
         """The sessions of the proxy, to be looked at and ended."""
         assert self._sessions is not None, "this app was built without sessions"
         return self._sessions
+
+    async def reconfigure(self, config: ReverseProxyConfig) -> None:
+        """Serve the servers of *config* from now on, by its rules, without disturbing anybody.
+
+        Servers that stay what they were keep connections, sessions and what is known of
+        them.  Those that are gone get no new sessions, and are closed when no call is under
+        way, or after ``drain_timeout``.  Other settings take effect at the next start; the
+        log says which.  If this raises or is cancelled, nothing has changed.
+
+        Raises:
+            ConfigError: Something in *config* cannot be.
+        """
+        assert self._reconfigure is not None, "this app was built without a way to reconfigure it"
+        await self._reconfigure(config)
 
     def begin_drain(self) -> None:
         """End the streams on which clients only listen, and refuse new requests with 503.
@@ -115,16 +138,6 @@ class ReverseProxyApp:
         """
         assert self._serve_pipe is not None, "this app was built without a way to serve pipes"
         await self._serve_pipe(stream, headers, grace=grace)
-
-    async def reconfigure(self, config: object) -> None:
-        """Use what can be changed while the proxy runs from *config* on.
-
-        A checkpoint, all or nothing.
-
-        Raises:
-            ConfigError: Something of it is wrong; nothing is changed.
-        """
-        await trio.lowlevel.checkpoint()
 
     @property
     def under_way(self) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ..protocol import Batch, Message, RawId, Request
 from ..session import HeldId
 from ..transport import UpstreamResponse
 
@@ -27,3 +30,10 @@ class Custody:
             self.held.release()
         if self.answer is not None:
             await self.answer.aclose()
+
+
+def waiting_ids(message: Message | Batch | None, held: HeldId | None) -> Sequence[RawId] | None:
+    """Return the ids, as sent, of the requests that a stream answers; None if that is not known."""
+    if isinstance(message, Batch):
+        return [entry.id for entry in message.messages if isinstance(entry, Request)]
+    return None if held is None else [held.sent_id]

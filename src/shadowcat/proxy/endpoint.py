@@ -101,7 +101,7 @@ class McpEndpoint:
                 self.mirrored.check(exchange.headers, message)
 
         async def serve() -> None:
-            async with self._send(exchange, body) as answer:
+            async with self._send(exchange, body, is_call=isinstance(message, Request) and not is_listening) as answer:
                 if is_accepted(message, answer):
                     await exchange.respond(202, [])
                 else:
@@ -113,11 +113,11 @@ class McpEndpoint:
             await relay.part(abandoned_error())
 
     @asynccontextmanager
-    async def _send(self, exchange: Exchange, body: bytes) -> AsyncGenerator[UpstreamResponse, None]:
+    async def _send(self, exchange: Exchange, body: bytes, *, is_call: bool) -> AsyncGenerator[UpstreamResponse, None]:
         """Send a client's request on, once, and give the answer up at the end of the block."""
         headers = upstream_headers(exchange.headers, self._config.forward_headers)
         exchange.hand_over()
-        answer = await self._upstream.send(UpstreamRequest("POST", headers, body, exchange.on_sent))
+        answer = await self._upstream.send(UpstreamRequest("POST", headers, body, exchange.on_sent, is_call))
         try:
             yield answer
         finally:

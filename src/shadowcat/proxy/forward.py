@@ -8,12 +8,12 @@ import trio
 from ..session import SessionConfig
 from ..transport import MessageStream, Upstream
 from ..transport.upstream import PipeConfig
+from ..upstreams import UpstreamConfig, check_servers
 from .config import EndpointConfig
 from .pipe_call import PipeEndpointConfig
 from .pump import PumpConfig
 from .recovery import RecoveryConfig
 from .reverse import LAST_WORDS, ReverseProxyConfig, drain_at, open_reverse_proxy_app
-from .upstream import UpstreamConfig, check_upstream
 
 
 @attrs.frozen(kw_only=True)
@@ -66,7 +66,7 @@ async def serve_forward_proxy(
         ConfigError: ``config.upstream`` is a command that cannot be run.
     """
     if upstream is None:
-        check_upstream(config.upstream)
+        check_servers(config.upstream)
     stop = trio.Event() if shutdown is None else shutdown
     async with (
         open_reverse_proxy_app(config.as_reverse(), upstream=upstream) as app,

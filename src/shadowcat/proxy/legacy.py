@@ -19,7 +19,6 @@ from ..protocol import (
     Batch,
     Message,
     Notification,
-    RawId,
     Request,
     Response,
     cancelled_id,
@@ -41,9 +40,9 @@ from ..session import (
 )
 from ..transport import Exchange, UpstreamRequest, UpstreamResponse
 from .config import EndpointConfig
-from .custody import Custody
+from .custody import Custody, waiting_ids
 from .drain import Drain, abandoned_error
-from .opening import hold_opening, is_accepted, is_stream
+from .opening import hold_opening, is_accepted, is_asking, is_stream
 from .pump import PumpRoom, StreamPump
 from .recovery import END_TIMEOUT, NO_SUCH_SESSION, upstream_session_id_of
 from .relay import AnswerRelay
@@ -57,9 +56,10 @@ Fields = Sequence[tuple[bytes, bytes]]
 
 
 class LegacyEndpoint:
-    """Answers what belongs to a legacy session, and ``initialize``, which opens one."""
+    """Answers what belongs to a legacy session of one server, and ``initialize``, which opens one."""
 
-    def __init__(self, config: EndpointConfig, room: PumpRoom, drain: Drain) -> None:
+    def __init__(self, config: EndpointConfig, server: str, room: PumpRoom, drain: Drain) -> None:
+        self._server = server
         self._config = config
         self._room = room
         self._upstream = room.recovery
@@ -99,7 +99,9 @@ class LegacyEndpoint:
         is_streaming = False
         with self._drain.call() as scope:
             exchange.hand_over()
-            session, answer = await self._upstream.send(session, "POST", headers, body, exchange.on_sent)
+            session, answer = await self._upstream.send(
+                session, "POST", headers, body, exchange.on_sent, is_call=is_asking(message)
+            )
             custody.answer = answer
             if is_accepted(message, answer):
                 await exchange.respond(202, [])
@@ -254,7 +256,7 @@ class LegacyEndpoint:
         held: HeldId | None = None,
     ) -> None:
         """Have *stream* filled for as long as the session lasts, whatever becomes of this connection."""
-        pump = StreamPump(self._room, session, stream, headers, _waiting(message, held))
+        pump = StreamPump(self._room, session, stream, headers, waiting_ids(message, held))
 
         async def run() -> None:
             try:
@@ -275,12 +277,8 @@ class LegacyEndpoint:
         """End a session, here and upstream."""
         session = await self._session(exchange)
         await self._sessions.end(session.id)
-        await self.end_upstream(session)
+        await self._upstream.end_upstream_of(session)
         await exchange.respond(200, [])
-
-    async def end_upstream(self, session: Session) -> None:
-        """Tell the upstream that a session is over.  Takes a few seconds at most."""
-        await self._upstream.end_upstream(session.upstream_session_id)
 
     async def initialize(self, exchange: Exchange, body: bytes, request: Request) -> None:
         """Relay ``initialize``; open a session if the upstream agrees.
@@ -297,7 +295,8 @@ class LegacyEndpoint:
             nonlocal left_upstream, opened
             async with AsyncExitStack() as place, AsyncExitStack() as sent:
                 await place.enter_async_context(self._sessions.reserve())
-                answer = await self._room.upstream.send(UpstreamRequest("POST", headers, body))
+                upstream = self._upstream.upstream_of(self._server)
+                answer = await upstream.send(UpstreamRequest("POST", headers, body))
                 sent.push_async_callback(answer.aclose)
                 left_upstream = upstream_session_id_of(answer)
                 with trio.move_on_after(self._config.initialize_timeout) as waiting:
@@ -325,7 +324,7 @@ class LegacyEndpoint:
         finally:
             # Nobody will ever use a session that the upstream opened and we did not.
             with trio.move_on_after(END_TIMEOUT, shield=True):
-                await self._upstream.end_upstream(left_upstream)
+                await self._upstream.end_upstream(self._server, left_upstream)
         if scope.cancelled_caught:
             await relay.part(abandoned_error())
 
@@ -352,6 +351,7 @@ class LegacyEndpoint:
             params if isinstance(params, dict) else {},
             result if isinstance(result, dict) else {},
             answer.mode,
+            upstream_name=self._server,
         )
 
     def _translate_cancelled(self, session: Session, body: bytes, message: Notification) -> bytes:
@@ -379,7 +379,10 @@ class LegacyEndpoint:
         session_id = parse_session_id(value)
         if session_id is None:
             raise SessionNotFound(NO_SUCH_SESSION)
-        return await self._sessions.find(session_id)
+        session = await self._sessions.find(session_id)
+        if session.upstream_name != self._server:
+            raise SessionNotFound(NO_SUCH_SESSION)
+        return session
 
     def _check_version(self, exchange: Exchange, session: Session) -> None:
         value = exchange.headers.get(PROTOCOL_VERSION)
@@ -388,10 +391,3 @@ class LegacyEndpoint:
         version = value.decode("latin-1")
         if version != session.protocol_version and version not in LEGACY_VERSIONS:
             raise InvalidRequest(f"MCP-Protocol-Version is wrong; this session speaks {session.protocol_version}")
-
-
-def _waiting(message: Message | Batch | None, held: HeldId | None) -> Sequence[RawId] | None:
-    """Return the ids, as sent, of the requests that a stream answers; None if that is not known."""
-    if isinstance(message, Batch):
-        return [entry.id for entry in message.messages if isinstance(entry, Request)]
-    return None if held is None else [held.sent_id]

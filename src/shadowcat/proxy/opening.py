@@ -85,10 +85,16 @@ class _Replay:
         return await anext(self._body)
 
 
+def is_asking(message: Message | Batch) -> bool:
+    """Whether *message* is owed an answer."""
+    if isinstance(message, Request):
+        return True
+    return isinstance(message, Batch) and any(isinstance(entry, Request) for entry in message.messages)
+
+
 def is_accepted(message: Message | Batch, answer: UpstreamResponse) -> bool:
     """Whether *message* is owed no answer, and the upstream does not refuse it."""
-    messages = message.messages if isinstance(message, Batch) else (message,)
-    return 200 <= answer.status < 300 and not any(isinstance(entry, Request) for entry in messages)
+    return not is_asking(message) and 200 <= answer.status < 300
 
 
 def is_stream(answer: UpstreamResponse) -> bool:

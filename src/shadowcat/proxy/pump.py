@@ -51,7 +51,7 @@ from ..protocol import (
 )
 from ..resilience import Backoff, BackoffConfig
 from ..session import EventStream, Session, SessionManager, StreamKind, epoch_of, read_upstream_id
-from ..transport import RawHeaders, Upstream, UpstreamRequest, UpstreamResponse
+from ..transport import RawHeaders, UpstreamRequest, UpstreamResponse
 from .answers import answer_to
 from .recovery import SessionUpstream, session_headers
 from .restore import IdRestorer
@@ -97,7 +97,6 @@ class PumpConfig:
 class PumpRoom:
     """What all pumps share."""
 
-    upstream: Upstream
     recovery: SessionUpstream
     sessions: SessionManager
     config: PumpConfig
@@ -322,10 +321,11 @@ class StreamPump:
         headers = [*self._headers, *session_headers(session.upstream_session_id)]
         if stream.resume is not None:
             headers.append((LAST_EVENT_ID, stream.resume.upstream_id.encode()))
+        upstream = room.recovery.upstream_of(session.upstream_name)
         answer: UpstreamResponse | None = None
         with trio.move_on_after(_HEAD_TIMEOUT):
             async with room.reconnects:
-                answer = await room.upstream.send(UpstreamRequest("GET", headers))
+                answer = await upstream.send(UpstreamRequest("GET", headers, is_call=False))
         if answer is None:
             log.info("the upstream does not answer to a stream that is to be resumed")
             return None

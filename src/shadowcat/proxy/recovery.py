@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 import msgspec
 import trio
 
-from ..errors import RemoteProtocolError, SessionConflict, SessionNotFound, UpstreamError, UpstreamUnavailable
+from ..errors import (
+    RemoteProtocolError,
+    SessionConflict,
+    SessionNotFound,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamUnavailable,
+)
 from ..protocol import (
     INITIALIZE,
     INITIALIZED,
@@ -86,16 +93,31 @@ class _CredentialsRefused(UpstreamUnavailable):
 
 
 class SessionUpstream:
-    """The upstream, as a session has it: at most one recovery is under way in each."""
+    """The upstream, as a session has it: at most one recovery is under way in each.
 
-    def __init__(self, upstream: Upstream, sessions: SessionManager, config: RecoveryConfig) -> None:
+    Args:
+        upstreams: By the name that `Session.upstream_name` has; may change.
+    """
+
+    def __init__(self, upstreams: Mapping[str, Upstream], sessions: SessionManager, config: RecoveryConfig) -> None:
         self.recoveries = 0
         self.is_enabled = config.is_enabled
-        self._upstream = upstream
+        self._upstreams = upstreams
         self._sessions = sessions
         self._config = config
         self._attempts: dict[SessionId, _Attempt] = {}
         self._places = trio.CapacityLimiter(config.max_concurrent)
+
+    def upstream_of(self, name: str) -> Upstream:
+        """Return the upstream called *name*.
+
+        Raises:
+            SessionNotFound: There is none any more, and so none of its sessions.
+        """
+        try:
+            return self._upstreams[name]
+        except KeyError:
+            raise SessionNotFound(NO_SUCH_SESSION) from None
 
     async def send(
         self,
@@ -104,6 +126,8 @@ class SessionUpstream:
         headers: RawHeaders,
         body: bytes = b"",
         on_sent: Callable[[], None] | None = None,
+        *,
+        is_call: bool = False,
     ) -> tuple[Session, UpstreamResponse]:
         """Send a request in *session*; return its answer, and the session it was sent in.
 
@@ -112,7 +136,12 @@ class SessionUpstream:
         Raises:
             SessionNotFound: The session has ended, here or because it could not be recovered.
         """
-        session, answer = await self._send_patiently(session, method, headers, body, on_sent)
+
+        def build(session: Session) -> UpstreamRequest:
+            fields = [*headers, *session_headers(session.upstream_session_id)]
+            return UpstreamRequest(method, fields, body, on_sent, is_call)
+
+        session, answer = await self._send_patiently(session, build)
         # To a GET, 404 may as well mean that there is nothing to listen to.
         is_bound = session.upstream_session_id is not None and method == "POST"
         for _ in range(_MAX_RECOVERIES):
@@ -120,24 +149,22 @@ class SessionUpstream:
                 break
             await answer.aclose()
             session = await self.recover(session, headers)
-            session, answer = await self._send_patiently(session, method, headers, body, on_sent)
+            session, answer = await self._send_patiently(session, build)
         if answer.status == 404 and is_bound:
             await self._sessions.end(session.id)
         return session, answer
 
     async def _send_patiently(
-        self,
-        session: Session,
-        method: str,
-        headers: RawHeaders,
-        body: bytes,
-        on_sent: Callable[[], None] | None,
+        self, session: Session, build: Callable[[Session], UpstreamRequest]
     ) -> tuple[Session, UpstreamResponse]:
         backoff: Backoff | None = None
         while True:
+            upstream = self.upstream_of(session.upstream_name)
             try:
-                fields = [*headers, *session_headers(session.upstream_session_id)]
-                return session, await self._upstream.send(UpstreamRequest(method, fields, body, on_sent))
+                return session, await upstream.send(build(session))
+            except UpstreamBusy:
+                # The server is there, and whoever says so knows how long to wait.
+                raise
             except UpstreamUnavailable:
                 backoff = backoff or Backoff(self._config.refused)
                 wait = backoff.next_wait()
@@ -149,7 +176,7 @@ class SessionUpstream:
     async def ping(self, session: Session, headers: RawHeaders) -> tuple[Session, UpstreamResponse]:
         """Ask the upstream whether it knows *session* and lets in who has *headers*; as `send`."""
         kept = [field for field in headers if field[0] not in (b"accept", b"content-type")]
-        return await self.send(session, "POST", [*kept, *MESSAGE_HEADERS], _PING % mint_id())
+        return await self.send(session, "POST", [*kept, *MESSAGE_HEADERS], _PING % mint_id(), is_call=True)
 
     async def find_lost(self, session: Session, headers: RawHeaders) -> Session | None:
         """Return *session* in another upstream session, if the one that it had turns out to be lost."""
@@ -204,7 +231,8 @@ class SessionUpstream:
             with trio.move_on_after(self._config.timeout) as waiting:
                 async with self._places:
                     request_id = mint_id()
-                    answer = await self._ask(None, kept, INITIALIZE, current.initialize_params, request_id)
+                    unbound = attrs.evolve(current, upstream_session_id=None)
+                    answer = await self._ask(unbound, kept, INITIALIZE, current.initialize_params, request_id)
                     # Before all else: from here on there is something to end.
                     opened = upstream_session_id_of(answer)
                     await self._compare(current, answer, request_id)
@@ -215,7 +243,7 @@ class SessionUpstream:
         finally:
             if opened is not None and adopted.upstream_session_id != opened:
                 with trio.move_on_after(END_TIMEOUT, shield=True):
-                    await self.end_upstream(opened)
+                    await self.end_upstream(session.upstream_name, opened)
         return adopted
 
     async def _compare(self, session: Session, answer: UpstreamResponse, request_id: RawId) -> None:
@@ -250,16 +278,16 @@ class SessionUpstream:
             await answer.aclose()
 
     async def _ask(
-        self, session: Session | None, kept: RawHeaders, method: str, params: object, request_id: RawId | None
+        self, session: Session, kept: RawHeaders, method: str, params: object, request_id: RawId | None
     ) -> UpstreamResponse:
         members: dict[str, object] = {"jsonrpc": "2.0", "method": method}
         if request_id is not None:
             members["id"] = msgspec.Raw(request_id)
         if params is not None:
             members["params"] = params
-        own = () if session is None else session_headers(session.upstream_session_id)
-        return await self._upstream.send(
-            UpstreamRequest("POST", [*kept, *MESSAGE_HEADERS, *own], msgspec.json.encode(members))
+        fields = [*kept, *MESSAGE_HEADERS, *session_headers(session.upstream_session_id)]
+        return await self.upstream_of(session.upstream_name).send(
+            UpstreamRequest("POST", fields, msgspec.json.encode(members), is_call=request_id is not None)
         )
 
     async def _adopt(self, session: Session, opened: UpstreamSessionId | None) -> Session:
@@ -279,21 +307,25 @@ class SessionUpstream:
             log.info("the upstream had lost a session and has another now")
             return adopted
 
-    async def end_upstream(self, upstream_session_id: UpstreamSessionId | None) -> None:
-        """Tell the upstream that a session is over; what it says to that is only logged.
+    async def end_upstream_of(self, session: Session) -> None:
+        """Tell its upstream that *session* is over; as `end_upstream`."""
+        await self.end_upstream(session.upstream_name, session.upstream_session_id)
+
+    async def end_upstream(self, name: str, upstream_session_id: UpstreamSessionId | None) -> None:
+        """Tell the upstream called *name* that a session is over; what it says to that is only logged.
 
         Takes a few seconds at most.  Cancel safe: the upstream may not have been told.
         """
         await trio.lowlevel.checkpoint()
         if upstream_session_id is None:
             return
-        request = UpstreamRequest("DELETE", session_headers(upstream_session_id))
+        request = UpstreamRequest("DELETE", session_headers(upstream_session_id), is_call=False)
         try:
             with trio.move_on_after(END_TIMEOUT):
-                answer = await self._upstream.send(request)
+                answer = await self.upstream_of(name).send(request)
                 await answer.aclose()
                 log.debug("upstream answered %d to the end of a session", answer.status)
-        except (UpstreamError, RemoteProtocolError) as error:
+        except (UpstreamError, RemoteProtocolError, SessionNotFound) as error:
             log.warning("a session may still be open upstream: %s", error)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from socket import socket
@@ -15,29 +15,30 @@ import trio
 
 from ..auth import OriginConfig, OriginPolicy
 from ..errors import ConfigError
-from ..session import (
-    SessionConfig,
-    SessionStore,
-    StorageConfig,
-    StorageFactory,
-    open_session_manager,
-)
+from ..session import SessionConfig, SessionStore, StorageConfig, StorageFactory, open_session_manager
 from ..transport import Upstream
 from ..transport.downstream import ListenerConfig, ServerTls, bind_socket, parse_bind, serve_asgi, start_listening
-from ..transport.upstream import HttpUpstreamConfig, PipeConfig
+from ..transport.upstream import PipeConfig
+from ..upstreams import (
+    OpenUpstream,
+    UpstreamConfig,
+    UpstreamSetConfig,
+    check_servers,
+    open_upstream,
+    open_upstream_sets,
+)
 from .app import AppConfig, ProxyStatistics, ReverseProxyApp
 from .config import EndpointConfig
 from .drain import Drain
-from .endpoint import McpEndpoint
-from .http_sse import HttpSseConfig, HttpSseEndpoint
-from .legacy import LegacyEndpoint
-from .pipe import PipeEndpoint
+from .http_sse import HttpSseConfig
 from .pipe_call import PipeEndpointConfig
 from .pump import PumpConfig, PumpRoom
+from .reconfiguration import Reconfiguration
 from .recovery import RecoveryConfig, SessionUpstream
-from .routes import build_routes
-from .upstream import UpstreamConfig, check_upstream, open_upstream
-from .websocket import ServePipe, WebSocketEndpoint
+from .routes import supervisor_routes
+from .rules import ServerRule
+from .servers import DEFAULT, Reception, check_names, check_paths, mcp_paths
+from .websocket import ServePipe
 
 if TYPE_CHECKING:
     from ..session import FailoverStatistics
@@ -58,6 +59,12 @@ def nothing_beside(_app: ReverseProxyApp) -> AbstractAsyncContextManager[None]:
     return nullcontext()
 
 
+def _as_mapping(
+    servers: Mapping[str, UpstreamConfig | UpstreamSetConfig],
+) -> Mapping[str, UpstreamConfig | UpstreamSetConfig]:
+    return dict(servers)
+
+
 def _check_path(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not _PATH.fullmatch(value) or value in {"/health", "/ready"}:
         kind = "MCP" if attribute.name == "path" else "WebSocket"
@@ -66,9 +73,17 @@ def _check_path(_instance: object, attribute: attrs.Attribute[str], value: str) 
 
 @attrs.frozen(kw_only=True)
 class ReverseProxyConfig:
-    """A reverse proxy before one MCP server."""
+    """A reverse proxy before one MCP server, or several."""
 
-    upstream: UpstreamConfig
+    upstream: UpstreamConfig | UpstreamSetConfig | None = None
+    """What is served where no server is named; None if there are ``servers``."""
+
+    servers: Mapping[str, UpstreamConfig | UpstreamSetConfig] = attrs.field(factory=dict, converter=_as_mapping)
+    """More servers, by name: each at ``path/NAME``, ``ws_path/NAME`` and so on."""
+
+    rules: tuple[ServerRule, ...] = attrs.field(default=(), converter=tuple)
+    """Which server a request means that names none; the first that matches, or else ``upstream``."""
+
     children: PipeConfig = attrs.field(factory=PipeConfig)
     """How clients share a server that is not reached by streamable HTTP: a child process each, for example."""
 
@@ -93,11 +108,19 @@ class ReverseProxyConfig:
     shutdown_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
     """Seconds that calls under way have to finish once shutdown begins."""
 
-    @http_sse.validator
-    def _check_paths(self, _: object, value: HttpSseConfig | None) -> None:
-        paths = [self.path, self.ws_path, *((value.sse_path, value.messages_path) if value else ())]
-        if twice := [path for path in paths if paths.count(path) > 1]:
-            raise ConfigError(f"{twice[0]!r} cannot be the path of two endpoints; choose another for one of them")
+    def __attrs_post_init__(self) -> None:
+        check_names(self.servers, self.rules, has_default=self.upstream is not None)
+        check_paths(self)
+
+    @property
+    def upstreams(self) -> Mapping[str, UpstreamConfig | UpstreamSetConfig]:
+        """All servers by name; the one that has none is called ``default``."""
+        return self.servers if self.upstream is None else {DEFAULT: self.upstream, **self.servers}
+
+    @property
+    def mcp_paths(self) -> Sequence[str]:
+        """Where clients find MCP endpoints; the one without a name first, if there is one."""
+        return mcp_paths(self.path, list(self.upstreams), has_bare=bool(self.rules))
 
 
 @asynccontextmanager
@@ -107,6 +130,7 @@ async def open_reverse_proxy_app(
     store: SessionStore | None = None,
     upstream: Upstream | None = None,
     serve_pipe: ServePipe | None = None,
+    open_upstream: OpenUpstream = open_upstream,
 ) -> AsyncGenerator[ReverseProxyApp, None]:
     """Yield the proxy as a bare ASGI app, to be served or mounted by the caller.
 
@@ -116,24 +140,23 @@ async def open_reverse_proxy_app(
         store: Where sessions are kept instead of ``config.storage``.  Never closed here.
         upstream: Used instead of ``config.upstream``.  Never closed here.
         serve_pipe: Serves clients on WebSockets and over HTTP+SSE, instead of the proxy.
+        open_upstream: How each server is reached, instead of over the network.
+
+    Raises:
+        ConfigError: A command cannot be run, or certificates not be read.
     """
     drain = Drain()
+    fixed = {} if upstream is None else {DEFAULT: upstream}
     async with (
-        _open_upstream(config, upstream) as upstream,
         _open_store(config.storage, store) as store,
+        open_upstream_sets(config.upstreams, config.children, fixed=fixed, open_one=open_upstream) as upstreams,
         open_session_manager(config.sessions, store) as sessions,
     ):
-        recovery = SessionUpstream(upstream, sessions, config.recovery)
-        room = PumpRoom(
-            upstream, recovery, sessions, config.streams, trio.CapacityLimiter(config.streams.max_reconnects)
-        )
-        legacy = LegacyEndpoint(config.endpoint, room, drain)
-        endpoint = McpEndpoint(config.endpoint, upstream, legacy, drain)
-        sessions.on_expired = legacy.end_upstream
-        serve = serve_pipe or PipeEndpoint(config.pipes, config.endpoint, endpoint, drain).serve
-        http_sse = None if config.http_sse is None else HttpSseEndpoint(config.http_sse, config.endpoint, serve)
-        sockets = {config.ws_path: WebSocketEndpoint(config.endpoint, serve, drain)}
-        routes = build_routes(config.path, endpoint, drain, partial(_fallback, store), http_sse, sockets)
+        recovery = SessionUpstream(upstreams.sets, sessions, config.recovery)
+        room = PumpRoom(recovery, sessions, config.streams, trio.CapacityLimiter(config.streams.max_reconnects))
+        always = supervisor_routes(drain, partial(_fallback, store))
+        reception = Reception(config, room, drain, serve_pipe, always)
+        sessions.on_expired = recovery.end_upstream_of
         host, _ = parse_bind(config.listener.bind)
 
         def statistics() -> ProxyStatistics:
@@ -142,16 +165,19 @@ async def open_reverse_proxy_app(
                 recovery.recoveries,
                 sessions.streams.statistics(),
                 sessions.persistence_statistics(),
+                {name: found.statistics() for name, found in upstreams.sets.items()},
             )
 
         yield ReverseProxyApp(
             config.app,
-            routes,
+            reception.routes,
             OriginPolicy(config.origin, host),
             drain,
             statistics,
-            serve,
+            reception.serve_pipe,
             sessions=sessions,
+            upstream_sets=upstreams.sets,
+            reconfigure=Reconfiguration(config, upstreams, reception).apply,
         )
 
 
@@ -172,15 +198,6 @@ def _fallback(store: SessionStore) -> FailoverStatistics | None:
     return store.statistics() if isinstance(store, FailoverStore) and store.is_degraded else None
 
 
-@asynccontextmanager
-async def _open_upstream(config: ReverseProxyConfig, injected: Upstream | None) -> AsyncGenerator[Upstream, None]:
-    if injected is not None:
-        yield injected
-        return
-    async with open_upstream(config.upstream, config.children) as own:
-        yield own
-
-
 async def serve_reverse_proxy(
     config: ReverseProxyConfig,
     *,
@@ -195,7 +212,7 @@ async def serve_reverse_proxy(
 ) -> None:
     """Serve until *shutdown* is set and what is under way has ended.
 
-    Passes the URLs of the MCP endpoint to ``task_status``, once they work.  After
+    Passes the URLs of the MCP endpoints to ``task_status``, once they work.  After
     *shutdown* nothing new is accepted, listening streams end, and calls have
     ``config.shutdown_timeout`` seconds.  Cancel to stop at once instead.
 
@@ -210,11 +227,12 @@ async def serve_reverse_proxy(
         tls: Used in place of ``config.listener.tls``, for a certificate that can be changed.
 
     Raises:
-        ConfigError: The address cannot be bound, ``config.upstream`` is a command that cannot be
-            run, or the files of ``config.listener.tls`` cannot be used.
+        ConfigError: The address cannot be bound, a server is a command that cannot be run, or the
+            files of ``config.listener.tls`` cannot be used.
     """
-    if upstream is None:
-        check_upstream(config.upstream)
+    for name, server in config.upstreams.items():
+        if upstream is None or name != DEFAULT:
+            check_servers(server)
     if tls is None and config.listener.tls is not None:
         tls = ServerTls(config.listener.tls)
     stop = trio.Event() if shutdown is None else shutdown
@@ -252,7 +270,7 @@ async def _serve_on(
         start_listening(sock, config.listener)
         nursery.start_soon(drain_at, stop, app, config.shutdown_timeout)
         urls = await nursery.start(serve)
-        task_status.started([url + config.path for url in urls])
+        task_status.started([url + path for url in urls for path in config.mcp_paths])
 
 
 async def drain_at(shutdown: trio.Event, app: ReverseProxyApp, timeout: float) -> None:  # noqa: ASYNC109
@@ -262,100 +280,3 @@ async def drain_at(shutdown: trio.Event, app: ReverseProxyApp, timeout: float) -
     app.begin_drain()
     await trio.sleep(timeout * LAST_WORDS)
     app.finish_drain()
-
-
-class ReverseProxyServer:
-    """A reverse proxy that is configured and not yet running.
-
-    Give `run` to ``nursery.start``.
-    """
-
-    def __init__(
-        self, config: ReverseProxyConfig, store: SessionStore | None = None, upstream: Upstream | None = None
-    ) -> None:
-        self.config = config
-        self._store = store
-        self._upstream = upstream
-        self._shutdown = trio.Event()
-
-    async def run(self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `shutdown` is called; see `serve_reverse_proxy`.  Once only."""
-        await serve_reverse_proxy(
-            self.config,
-            store=self._store,
-            upstream=self._upstream,
-            shutdown=self._shutdown,
-            task_status=task_status,
-        )
-
-    def shutdown(self) -> None:
-        """Begin to shut down gracefully, or do so as soon as it runs."""
-        self._shutdown.set()
-
-
-class ReverseProxyServerBuilder:
-    """Collects what a `ReverseProxyServer` needs.
-
-    Args:
-        bind: ``HOST:PORT`` to listen on; port 0 takes a free one.
-        upstream: The MCP server: the URL of its streamable HTTP endpoint, or any way to reach it.
-    """
-
-    def __init__(self, bind: str, upstream: str | UpstreamConfig) -> None:
-        reached = HttpUpstreamConfig(url=upstream) if isinstance(upstream, str) else upstream
-        self._config = ReverseProxyConfig(listener=ListenerConfig(bind=bind), upstream=reached)
-        self._store: SessionStore | None = None
-        self._upstream: Upstream | None = None
-
-    def with_session_store(self, store: SessionStore) -> ReverseProxyServerBuilder:
-        """Keep sessions in *store* instead of memory; it stays the caller's to close."""
-        self._store = store
-        return self
-
-    def with_upstream(self, upstream: Upstream) -> ReverseProxyServerBuilder:
-        """Reach the server through *upstream*; it stays the caller's to close."""
-        self._upstream = upstream
-        return self
-
-    def with_endpoint(self, endpoint: EndpointConfig) -> ReverseProxyServerBuilder:
-        """Treat requests as *endpoint* says."""
-        self._config = attrs.evolve(self._config, endpoint=endpoint)
-        return self
-
-    def with_sessions(self, sessions: SessionConfig) -> ReverseProxyServerBuilder:
-        """Limit sessions as *sessions* says."""
-        self._config = attrs.evolve(self._config, sessions=sessions)
-        return self
-
-    def with_recovery(self, recovery: RecoveryConfig) -> ReverseProxyServerBuilder:
-        """Treat sessions that the upstream has lost as *recovery* says."""
-        self._config = attrs.evolve(self._config, recovery=recovery)
-        return self
-
-    def with_origin(self, origin: OriginConfig) -> ReverseProxyServerBuilder:
-        """Let in the hosts and web pages that *origin* names."""
-        self._config = attrs.evolve(self._config, origin=origin)
-        return self
-
-    def with_shutdown_timeout(self, seconds: float) -> ReverseProxyServerBuilder:
-        """Give calls under way *seconds* to finish once shutdown begins."""
-        self._config = attrs.evolve(self._config, shutdown_timeout=seconds)
-        return self
-
-    def build(self) -> ReverseProxyServer:
-        """Return the server.  Starts nothing."""
-        return ReverseProxyServer(self._config, self._store, self._upstream)
-
-
-async def run_reverse_proxy(
-    bind: str,
-    upstream: str | UpstreamConfig,
-    store: SessionStore | None = None,
-    *,
-    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve *upstream* at *bind* until cancelled, with sessions in *store* or in memory."""
-    builder = ReverseProxyServerBuilder(bind, upstream)
-    if store is not None:
-        builder.with_session_store(store)
-    await builder.build().run(task_status=task_status)

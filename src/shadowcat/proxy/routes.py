@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import attrs
 
@@ -16,6 +16,9 @@ from .http_sse import HttpSseEndpoint
 from .websocket import WebSocketEndpoint
 
 Handler = Callable[[Exchange], Awaitable[None]]
+
+_MAX_NAMED = 20
+"""Paths that are named to who asks for another."""
 
 
 @attrs.frozen
@@ -48,9 +51,13 @@ class Route:
 class Routes:
     """The paths that are served."""
 
-    def __init__(self, routes: Mapping[str, Route], mcp_path: str) -> None:
+    def __init__(self, routes: Mapping[str, Route], *mcp_paths: str) -> None:
         self._routes = routes
-        self._mcp_path = mcp_path
+        self._mcp_paths = mcp_paths
+
+    def replace(self, other: Routes) -> None:
+        """Serve what *other* does from now on."""
+        self._routes, self._mcp_paths = other._routes, other._mcp_paths
 
     def find(self, path: str) -> Route:
         """Return the route at *path*.
@@ -61,29 +68,25 @@ class Routes:
         try:
             return self._routes[path]
         except KeyError:
-            raise PathNotFound(f"nothing is served here; the MCP endpoint is {self._mcp_path}") from None
+            raise PathNotFound(f"nothing is served here; {where(self._mcp_paths)}") from None
 
 
-def build_routes(
-    mcp_path: str,
-    endpoint: McpEndpoint,
-    drain: Drain,
-    fallback: Callable[[], FailoverStatistics | None] = lambda: None,
-    http_sse: HttpSseEndpoint | None = None,
-    sockets: Mapping[str, WebSocketEndpoint] | None = None,
-) -> Routes:
-    """Return the table: the MCP endpoint, the two of HTTP+SSE, and what a supervisor asks.
+def where(mcp_paths: Sequence[str]) -> str:
+    """Return a clause that tells where MCP is served."""
+    if len(mcp_paths) == 1:
+        return f"the MCP endpoint is {mcp_paths[0]}"
+    more = "" if len(mcp_paths) <= _MAX_NAMED else " and others"
+    return f"the MCP endpoints are {', '.join(mcp_paths[:_MAX_NAMED])}{more}"
+
+
+def supervisor_routes(
+    drain: Drain, fallback: Callable[[], FailoverStatistics | None] = lambda: None
+) -> dict[str, Route]:
+    """Return what a supervisor asks, by path.
 
     Args:
-        mcp_path: Where *endpoint* is.
-        endpoint: What clients talk to.
         drain: Tells whether the proxy is shutting down.
         fallback: Returns how the fallback of the session store is doing; None while it is not in use.
-        http_sse: What clients of the older transport talk to, if it is served.
-        sockets: WebSocket endpoints, by path.
-
-    Raises:
-        ConfigError: Two of them have one path.
     """
 
     async def health(exchange: Exchange) -> None:
@@ -97,18 +100,34 @@ def build_routes(
         else:
             await exchange.respond(200, _JSON, b'{"status":"ready"}')
 
-    routes = {path: Route({"GET": socket.get}, takes_upgrade=True) for path, socket in (sockets or {}).items()}
-    routes |= {
-        mcp_path: Route({"POST": endpoint.post, "GET": endpoint.get, "DELETE": endpoint.delete}),
+    return {
         "/health": Route({"GET": health, "HEAD": health}, is_guarded=False),
         "/ready": Route({"GET": ready, "HEAD": ready}, is_guarded=False),
     }
-    if http_sse is not None:
-        for path, route in http_sse_routes(http_sse).items():
-            if path in routes:
-                raise ConfigError(f"{path} is served already; choose another path for HTTP+SSE")
-            routes[path] = route
-    return Routes(routes, mcp_path)
+
+
+def mcp_route(endpoint: McpEndpoint) -> Route:
+    """Return what is served at the path of an MCP endpoint."""
+    return Route({"POST": endpoint.post, "GET": endpoint.get, "DELETE": endpoint.delete})
+
+
+def socket_route(endpoint: WebSocketEndpoint) -> Route:
+    """Return what is served at the path of a WebSocket endpoint."""
+    return Route({"GET": endpoint.get}, takes_upgrade=True)
+
+
+def join_routes(*tables: Mapping[str, Route]) -> dict[str, Route]:
+    """Return all of *tables* as one.
+
+    Raises:
+        ConfigError: Two of them have one path.
+    """
+    joined: dict[str, Route] = {}
+    for table in tables:
+        if twice := joined.keys() & table.keys():
+            raise ConfigError(f"{min(twice)} is served already; choose another path for one of the two")
+        joined |= table
+    return joined
 
 
 def http_sse_routes(endpoint: HttpSseEndpoint) -> dict[str, Route]:

@@ -3,7 +3,8 @@
 Closed, everything goes through.  Enough failures, in a row or as a part of the calls
 of late, open it: nothing goes through for a while.  Then it is half open: a few calls
 are let through as probes, as many as there are places and not one more until those
-have ended; if all are answered it closes, and one failure opens it again.
+have ended; if all are answered it closes, and one failure opens it again.  Probes of
+which nothing has come for as long as it was open are given up, and others take their places.
 
 All of it is synchronous, so nothing comes between a look and the change that follows.
 How a call ends that was let through before the last change says nothing any more.
@@ -18,6 +19,9 @@ import trio
 
 _SLICES = 10
 """Parts of the window; the oldest is forgotten as a whole."""
+
+_SOON = 1.0
+"""Seconds after which probes that are under way may have been answered."""
 
 
 class CircuitState(enum.Enum):
@@ -66,7 +70,8 @@ class Circuit:
         self._config = config
         self._state = CircuitState.CLOSED
         self._generation = 0
-        self._opened_at = 0.0
+        self._since = 0.0
+        """When it opened, or let the last probe through."""
         self._failures = 0
         self._probes = 0
         self._answers = 0
@@ -77,31 +82,45 @@ class Circuit:
     @property
     def state(self) -> CircuitState:
         """What it lets through now."""
-        if self._state is CircuitState.OPEN and self.retry_after == 0.0:
+        if self._state is CircuitState.CLOSED:
+            return CircuitState.CLOSED
+        if not self._has_place and self._rest == 0.0:
             self._enter(CircuitState.HALF_OPEN)
         return self._state
 
     @property
     def retry_after(self) -> float:
-        """Seconds until probes are let through; 0 if calls or probes are already."""
-        if self._state is not CircuitState.OPEN:
+        """Seconds until probes are let through; 0 if calls or probes are already.
+
+        While probes are under way, their answers may come at any time: a second at most.
+        """
+        if self._state is CircuitState.CLOSED or self._has_place:
             return 0.0
-        return max(0.0, self._opened_at + self._config.open_time - trio.current_time())
+        return self._rest if self._state is CircuitState.OPEN else min(_SOON, self._rest)
+
+    @property
+    def _rest(self) -> float:
+        return max(0.0, self._since + self._config.open_time - trio.current_time())
 
     @property
     def has_room(self) -> bool:
         """Whether `admit` would give a permit now."""
-        state = self.state
-        return state is CircuitState.CLOSED or (
-            state is CircuitState.HALF_OPEN and self._probes < self._config.max_probes
-        )
+        if self._state is CircuitState.CLOSED:
+            return True
+        return self.state is CircuitState.HALF_OPEN and self._has_place
+
+    @property
+    def _has_place(self) -> bool:
+        return self._state is CircuitState.HALF_OPEN and self._probes < self._config.max_probes
 
     def admit(self) -> Permit | None:
         """Let one call through; None if it must not be made."""
         if not self.has_room:
             return None
         is_probe = self._state is CircuitState.HALF_OPEN
-        self._probes += is_probe
+        if is_probe:
+            self._probes += 1
+            self._since = trio.current_time()
         return Permit(self._generation, is_probe)
 
     def succeed(self, permit: Permit) -> None:
@@ -123,7 +142,7 @@ class Circuit:
         self._window.add(is_failure=True)
         if permit.is_probe or self._failures >= self._config.max_failures or self._is_rate_exceeded():
             self._enter(CircuitState.OPEN)
-            self._opened_at = trio.current_time()
+            self._since = trio.current_time()
             self.opened += 1
 
     def release(self, permit: Permit) -> None:

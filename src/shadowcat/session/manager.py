@@ -133,6 +133,8 @@ class SessionManager:
         initialize_params: Mapping[str, Any],
         initialize_result: Mapping[str, Any],
         response_mode: ResponseMode,
+        *,
+        upstream_name: str = "default",
     ) -> Session:
         """Keep a new session and return it; it is stored when this returns.
 
@@ -143,6 +145,7 @@ class SessionManager:
         session = Session(
             id=new_session_id(),
             upstream_session_id=upstream_session_id,
+            upstream_name=upstream_name,
             response_mode=response_mode,
             protocol_version=version if isinstance(version, str) else "",
             initialize_params=initialize_params,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
-from ..proxy import ReverseProxyApp, ReverseProxyConfig, open_reverse_proxy_app
+from ..proxy import ReverseProxyApp, ReverseProxyConfig, UpstreamConfig, open_reverse_proxy_app
 from ..session import InMemoryStore, SessionStore
-from ..transport.upstream import HttpUpstreamConfig
+from ..transport import Upstream
+from ..transport.upstream import HttpUpstreamConfig, PipeConfig
 from .client import ProxyClient
 from .upstream import ScriptedUpstream
 
@@ -35,7 +36,10 @@ class ProxyKit:
 
 @asynccontextmanager
 async def open_proxy_kit(
-    config: ReverseProxyConfig | None = None, *, store: SessionStore | None = None
+    config: ReverseProxyConfig | None = None,
+    *,
+    store: SessionStore | None = None,
+    upstreams: Mapping[str, Upstream] | None = None,
 ) -> AsyncGenerator[ProxyKit, None]:
     """Open the real proxy, joined to a scripted client and server without sockets.
 
@@ -43,13 +47,22 @@ async def open_proxy_kit(
     ``autojump_clock`` an hour passes in no time.
 
     Args:
-        config: Its ``upstream`` is not used.
+        config: Its ``upstream`` is not used, unless *upstreams* are given.
+        upstreams: What is reached at each URL that *config* names.
     """
     upstream = ScriptedUpstream()
+
+    @asynccontextmanager
+    async def open_upstream(server: UpstreamConfig, _children: PipeConfig) -> AsyncGenerator[Upstream, None]:
+        assert isinstance(server, HttpUpstreamConfig), "only URLs can be replaced"
+        yield (upstreams or {})[server.url]
+
     store = InMemoryStore() if store is None else store
     config = config or ReverseProxyConfig(upstream=_NOWHERE)
     async with (
-        open_reverse_proxy_app(config, store=store, upstream=upstream) as app,
+        open_reverse_proxy_app(
+            config, store=store, upstream=upstream if upstreams is None else None, open_upstream=open_upstream
+        ) as app,
         trio.open_nursery() as nursery,
     ):
         yield ProxyKit(ProxyClient(app, nursery), upstream, app, store, nursery)

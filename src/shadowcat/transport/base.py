@@ -29,6 +29,11 @@ class UpstreamRequest:
     on_sent: Callable[[], None] | None = attrs.field(default=None, eq=False, repr=False)
     """Called when all of it is on its way to the server, by upstreams that know that before the answer begins."""
 
+    is_call: bool = True
+    """Whether its answer ends some time and somebody waits for it; not so what only listens, or tells.
+
+    What may be under way at once is counted by it."""
+
 
 @attrs.define(eq=False)
 class UpstreamResponse:

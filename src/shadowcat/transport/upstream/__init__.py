@@ -2,6 +2,7 @@
 
 from .http import HttpUpstream as HttpUpstream
 from .http import HttpUpstreamConfig as HttpUpstreamConfig
+from .http import load_trust as load_trust
 from .http_sse import HttpSseConnector as HttpSseConnector
 from .http_sse import HttpSseUpstreamConfig as HttpSseUpstreamConfig
 from .pipe_config import PipeConfig as PipeConfig

@@ -4,9 +4,9 @@ import pytest
 
 from shadowcat import HttpUpstream, HttpUpstreamConfig
 from shadowcat.errors import ConfigError
-from shadowcat.proxy.upstream import check_upstream, open_upstream
 from shadowcat.transport import Upstream
 from shadowcat.transport.upstream import HttpSseUpstreamConfig, PipeConfig, StdioConfig, WebSocketUpstreamConfig
+from shadowcat.upstreams.reach import check_upstream, open_upstream
 
 NO_SPARES = PipeConfig(spares=0)
 HTTP = HttpUpstreamConfig(url="http://upstream.invalid/mcp")

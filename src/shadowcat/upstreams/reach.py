@@ -1,9 +1,9 @@
-"""The MCP server behind the proxy, however it is reached."""
+"""One MCP server, however it is reached."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
@@ -18,21 +18,27 @@ from ..transport.upstream import (
     StdioConnector,
     WebSocketConnector,
     WebSocketUpstreamConfig,
+    load_trust,
     open_pipe_upstream,
 )
 
 UpstreamConfig = HttpUpstreamConfig | HttpSseUpstreamConfig | WebSocketUpstreamConfig | StdioConfig
 """Streamable HTTP, the older HTTP+SSE, WebSocket, or a command that is run."""
 
+OpenUpstream = Callable[[UpstreamConfig, PipeConfig], AbstractAsyncContextManager[Upstream]]
+"""Reaches a server for as long as the block lasts, as `open_upstream` does."""
+
 
 def check_upstream(config: UpstreamConfig) -> None:
-    """See whether a command can be run, before anybody is let in.
+    """See whether a command can be run and certificates be read, before anybody is let in.
 
     Raises:
-        ConfigError: It cannot.
+        ConfigError: They cannot.
     """
     if isinstance(config, StdioConfig):
         StdioConnector(config).check()
+    else:
+        load_trust(config.ca_file)
 
 
 @asynccontextmanager
