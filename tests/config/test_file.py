@@ -137,6 +137,36 @@ max_body_size = 0x10000
 level = "info"  # comment
 """
 
+SEVERAL = b"""\
+[upstream]
+strategy = "weighted"
+[[upstream.endpoints]]
+name = "a"
+url = "http://127.0.0.1:9001/mcp"
+weight = 2
+[[upstream.endpoints]]
+name = "b"
+url = "http://127.0.0.1:9002/mcp"
+[upstream.health]
+check = "http"
+interval = 5
+[upstream.circuit]
+max_failure_rate = 0.5
+[servers.search]
+url = "http://127.0.0.1:9003/mcp"
+[servers.files]
+command = ["true"]
+env = { A = "b" }
+circuit.enabled = false
+[[rules]]
+header = "X-Tenant"
+value = "a"
+server = "search"
+[[rules]]
+host = "files.example"
+server = "files"
+"""
+
 SWAPS = [b"1", b"-1", b"1.5", b"true", b'"x"', b"[]", b"{}", b"[{}]", b"1979-05-27", b"inf", b"nan", b"[[1]]", b'""']
 
 
@@ -176,7 +206,7 @@ def rename(data, rng):
 MUTATIONS = [delete, duplicate, insert, swap, rename]
 
 
-@pytest.mark.parametrize("whole", [FULL, EXAMPLE.read_bytes()], ids=["full", "example"])
+@pytest.mark.parametrize("whole", [FULL, EXAMPLE.read_bytes(), SEVERAL], ids=["full", "example", "several"])
 def test_mutated_file_is_accepted_or_refused_by_line(whole, monkeypatch):
     """A thousand of each: never anything but a ConfigError, and never one that does not say where."""
     monkeypatch.setenv("UPSTREAM_TOKEN", "t")

@@ -52,7 +52,10 @@ def test_what_the_reader_refuses_is_not_valid(text):
 def test_every_key_is_described_with_its_default():
     for setting in SETTINGS:
         if setting.in_file:
-            section = SCHEMA["properties"][setting.section]["properties"][setting.name]
+            section = SCHEMA
+            for part in setting.key.replace("[]", ".[]").split("."):
+                step = {"*": "additionalProperties", "[]": "items"}.get(part)
+                section = section[step] if step else section["properties"][part]
             assert section["description"] == setting.help
             default = None if setting.default == math.inf else setting.default
             assert section.get("default") == default

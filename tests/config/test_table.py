@@ -12,6 +12,7 @@ from shadowcat.cli.options import read_values
 from shadowcat.config import SECTIONS, SETTINGS, build_reverse
 from shadowcat.config.table import settings_of
 from shadowcat.proxy import EndpointConfig, ReverseProxyConfig
+from shadowcat.upstreams import CheckConfig, CheckKind, Strategy, UpstreamSetConfig
 from tests.config.reading import URL, parse
 
 LOWER, HIGHER = 0, 1
@@ -33,6 +34,17 @@ SAMPLES = {
     "upstream.env_pass": (["HOME", "PATH"], ["HOME"]),
     "upstream.cwd": ("/a", "/b"),
     "sessions.recovery": (True, False),
+    "upstream.strategy": ("random", "weighted"),
+    "upstream.endpoints[].name": ("a", "b"),
+    "upstream.endpoints[].url": ("http://a/", "http://b/"),
+    "upstream.endpoints[].command": (["a"], ["b"]),
+    "upstream.health.check": ("http", "tcp"),
+    "upstream.health.path": ("/a", "/b"),
+    "upstream.circuit.max_failure_rate": (0.1, 0.2),
+    "rules[].server": ("x", "default"),
+    "rules[].host": ("a", "b"),
+    "rules[].header": ("A", "B"),
+    "rules[].value": ("a", "b"),
 }
 """Two values of each setting with an owner; of the others, numbers will do."""
 
@@ -40,6 +52,9 @@ TAKEN = {
     (OriginConfig, "allowed_hosts"): tuple,
     (OriginConfig, "allowed_origins"): tuple,
     (StdioConfig, "command"): tuple,
+    (StdioConfig, "env"): dict,
+    (UpstreamSetConfig, "strategy"): Strategy,
+    (CheckConfig, "kind"): CheckKind,
     (StdioConfig, "inherit"): tuple,
     (HttpUpstreamConfig, "headers"): lambda value: tuple(value.items()),
     (EndpointConfig, "forward_headers"): lambda value: frozenset(name.lower().encode() for name in value),
@@ -52,7 +67,7 @@ NAMED = [setting for setting in OWNED if setting.variable is not None]
 
 
 def sample(setting, number):
-    return SAMPLES.get(setting.key, (3, 4))[number]
+    return SAMPLES.get(setting.key.replace("servers.*.", "upstream."), (3, 4))[number]
 
 
 def expected(setting, value):
@@ -82,11 +97,47 @@ def as_variable(setting, value):
     return separator.join(f"'{text}'" if " " in text else text for text in texts(setting, value))
 
 
+FOR_A_COMMAND = ("env", "env_pass", "cwd", "max_children", "spares")
+
+
+def context(setting):
+    """Return the flags and the text of a file without which *setting* means nothing."""
+    key = setting.key.replace("servers.*.", "upstream.")
+    flags, text = ["--upstream", URL], ""
+    if key in ("upstream.url", "upstream.command"):
+        flags = []
+    elif key.startswith("upstream.endpoints[]."):
+        flags = []
+        text = "" if setting.name == "name" else 'name = "n"\n'
+        text += f'url = "{URL}"\n' if setting.name not in ("url", "command") else ""
+    elif setting.section == "upstream" and setting.name in FOR_A_COMMAND:
+        flags = ["--", "server"]
+    elif key in ("listener.tls_key", "listener.tls_client_ca"):
+        flags = [*flags, "--tls-cert", "c.pem"]
+    if setting.key.startswith("servers.*."):
+        flags = []
+        if "[]" not in key and key not in ("upstream.url", "upstream.command"):
+            text = 'command = ["server"]\n' if setting.name in FOR_A_COMMAND else f'url = "{URL}"\n'
+            text = f"[servers.x]\n{text}" if setting.section != "servers.*" else text
+    if key.startswith("rules[]."):
+        text = "".join(
+            line for line in ('server = "x"\n', 'header = "h"\n', 'value = "v"\n') if not line.startswith(setting.name)
+        )
+    return flags, text
+
+
 def as_toml(setting, value):
     shown = json.dumps(value)
     if isinstance(value, dict):
         shown = "{" + ", ".join(f"{name} = {json.dumps(text)}" for name, text in value.items()) + "}"
-    return f"[{setting.section}]\n{setting.name} = {shown}\n"
+    section = setting.section.replace("*", "x")
+    header = f"[[{section.removesuffix('[]')}]]" if section.endswith("[]") else f"[{section}]"
+    before = f'[servers.x]\nurl = "{URL}"\n' if section == "rules[]" else ""
+    _, text = context(setting)
+    line = f"{setting.name} = {shown}\n"
+    if text.startswith("["):
+        return f"{text}{header}\n{line}"
+    return f"{before}{header}\n{text}{line}"
 
 
 @pytest.fixture
@@ -94,15 +145,7 @@ def build(tmp_path, monkeypatch):
     """Return what builds a configuration from flags, variables and a file."""
 
     def build(setting, *flags, variable="", file=""):
-        server = StdioConfig if setting.section == "upstream" and setting.owner is not HttpUpstreamConfig else None
-        base = ["--upstream", URL] if setting.key not in ("upstream.url", "upstream.command") else []
-        if setting.key in ("upstream.env", "upstream.env_pass", "upstream.cwd", "upstream.max_children") or (
-            setting.key == "upstream.spares"
-        ):
-            assert server
-            base = ["--", "server"]
-        if setting.key in ("listener.tls_key", "listener.tls_client_ca"):
-            base += ["--tls-cert", "c.pem"]
+        base, _ = context(setting)
         path = tmp_path / "shadowcat.toml"
         path.write_text(file)
         if variable:
@@ -117,13 +160,21 @@ def find(config, owner):
     """Return the part of *config* that is an *owner*."""
     if isinstance(config, owner):
         return config
-    if not attrs.has(type(config)):
+    if isinstance(config, tuple):
+        inner = config
+    elif isinstance(config, dict):
+        inner = tuple(config.values())
+    elif attrs.has(type(config)):
+        inner = tuple(getattr(config, field.name) for field in attrs.fields(type(config)))
+    else:
         return None
-    parts = (find(getattr(config, field.name), owner) for field in attrs.fields(type(config)))
+    parts = (find(part, owner) for part in inner)
     return next((part for part in parts if part is not None), None)
 
 
 def effect(config, setting):
+    if setting.key.startswith("servers.*."):
+        config = config.servers["x"]
     return getattr(find(config, setting.owner), setting.attribute)
 
 
@@ -162,13 +213,16 @@ def test_default_is_the_owners(setting):
     """Nothing is said twice: the table has no default of its own."""
     assert setting.fallback is None
     field = attrs.fields_dict(setting.owner)[setting.attribute]
-    assert setting.default in (None, field.default)
+    assert setting.default in (None, field.default, getattr(field.default, "value", None))
 
 
 UNOWNED: dict[str, Any] = {
     "listener.workers": ("2", "workers = 2", None),
     "upstream.transport": ("sse", 'transport = "sse"', None),
     "upstream.header_env": None,
+    "upstream.circuit.enabled": ("False", "enabled = false", lambda config: config.upstream.circuit is None),
+    "servers.*.transport": None,
+    "servers.*.circuit.enabled": None,
     "sessions.store": ("sqlite", 'store = "sqlite"', lambda config: config.storage.backend.value == "sqlite"),
     "sessions.sqlite_path": ("b", 'sqlite_path = "b"', lambda config: str(config.storage.sqlite.path) == "b"),
     "sessions.redis_url": ("redis://b", 'redis_url = "redis://b"', lambda c: c.storage.redis.url == "redis://b"),
@@ -191,13 +245,15 @@ CONTEXT = {
 
 def test_no_setting_is_left_out():
     assert [setting.key for setting in SETTINGS if setting.owner is None] == [*UNOWNED]
-    assert {setting.key.partition(".")[0] for setting in SETTINGS} <= set(SECTIONS)
+    assert {setting.section for setting in SETTINGS if setting.flag} <= set(SECTIONS)
 
 
 @pytest.mark.parametrize("key", [key for key, row in UNOWNED.items() if row])
 @pytest.mark.parametrize("way", ["file", "variable", "flag"])
 def test_setting_without_an_owner_takes_effect(key, way, tmp_path, monkeypatch):
     setting = next(setting for setting in SETTINGS if setting.key == key)
+    if way != "file" and setting.flag is None:
+        return
     text, line, has_effect = UNOWNED[key]
     path = tmp_path / "f.toml"
     path.write_text(f"[{setting.section}]\n{line}\n" if way == "file" else "")
@@ -240,7 +296,7 @@ def test_variables_keep_their_names(key, variable):
 
 def test_forward_keeps_no_sessions_for_others():
     keys = {setting.key for setting in settings_of("forward")}
-    assert {setting.key for setting in SETTINGS} - keys == {
+    assert {setting.key for setting in SETTINGS if setting.flag} - keys == {
         "listener.workers",
         *(f"sessions.{name}" for name in ("store", "sqlite_path", "redis_url", "redis_prefix", "store_fallback")),
     }

@@ -7,6 +7,8 @@ import argparse
 from ..config import REVERSE, build_reverse
 from ..errors import ConfigError
 from ..proxy import ReverseProxyConfig
+from ..transport.upstream import StdioConfig
+from ..upstreams import UpstreamConfig, UpstreamSetConfig
 from .options import Subparsers, add_file, add_settings, config_path, values_of
 
 _EXAMPLE = """\
@@ -68,8 +70,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _summary(config: ReverseProxyConfig, workers: int) -> str:
-    upstream = getattr(config.upstream, "url", None) or " ".join(getattr(config.upstream, "command", ()))
+    told = ", ".join(f"{name} ({_tell(server)})" for name, server in config.servers.items())
+    if config.upstream is not None:
+        told = f"{_tell(config.upstream)}{' and ' if told else ''}{told}"
     return (
-        f"would serve {upstream} at {config.listener.bind}{config.path} "
+        f"would serve {told} at {config.listener.bind}{config.path} "
         f"by {workers} {'process' if workers == 1 else 'processes'}, sessions in {config.storage.backend.value}"
     )
+
+
+def _tell(server: UpstreamConfig | UpstreamSetConfig) -> str:
+    if isinstance(server, UpstreamSetConfig):
+        return ", ".join(_tell(endpoint.upstream) for endpoint in server.endpoints)
+    return " ".join(server.command) if isinstance(server, StdioConfig) else server.url

@@ -29,12 +29,11 @@ CONFIG_VARIABLE = "SHADOWCAT_CONFIG"
 
 def add_settings(parser: argparse.ArgumentParser, command: str) -> None:
     """Add the settings that *command* has as options of *parser*."""
-    for section, settings in groupby(settings_of(command), lambda setting: setting.key.partition(".")[0]):
-        title, text = SECTIONS[section]
-        group = parser.add_argument_group(title, text)
+    flagged = (setting for setting in settings_of(command) if setting.flag is not None)
+    for section, settings in groupby(flagged, lambda setting: setting.section):
+        group = parser.add_argument_group(*SECTIONS[section])
         for setting in settings:
-            if setting.flag is not None:
-                _add_option(group, setting)
+            _add_option(group, setting)
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +121,8 @@ def values_of(args: argparse.Namespace) -> Values:
 def _read_flags(args: argparse.Namespace, settings: Iterable[Setting]) -> dict[str, Given]:
     given, problems = {}, []
     for setting in settings:
+        if setting.flag is None and setting.key != "upstream.command":
+            continue
         value = getattr(args, setting.dest, None)
         if value is None or value == []:
             continue

@@ -8,12 +8,13 @@ import attrs
 
 from ..auth import OriginConfig
 from ..errors import ConfigError
-from ..proxy import EndpointConfig, ForwardProxyConfig, RecoveryConfig, ReverseProxyConfig
+from ..proxy import EndpointConfig, ForwardProxyConfig, RecoveryConfig, ReverseProxyConfig, ServerRule
 from ..session import LogLimits, SessionConfig, StorageBackend, StorageConfig, StreamConfig
 from ..transport.downstream import ListenerConfig, TlsConfig
 from ..transport.upstream import HttpUpstreamConfig
-from .problem import Problems
-from .server import build_children, build_server
+from ..upstreams import UpstreamConfig, UpstreamSetConfig
+from .problem import Problems, SettingsError
+from .server import build_children, build_upstream
 from .storage import build_storage
 from .values import Values
 
@@ -35,12 +36,18 @@ def build_reverse(values: Values) -> ReverseProxyConfig:
         parts["listener"] = _build_listener(values)
     with problems.collecting():
         parts["origin"] = values.make(OriginConfig)
+    servers = [*filter(None, [parts.get("upstream")]), *parts.get("servers", {}).values()]
     with problems.collecting():
-        check_workers(values, storage, parts.get("upstream"))
+        check_workers(values, storage, *servers)
     with problems.collecting():
-        upstream = parts.get("upstream") or HttpUpstreamConfig(url="http://not.built.invalid/")
-        config = values.make(ReverseProxyConfig, **{**parts, "upstream": upstream}, storage=storage)
+        parts["rules"] = _build_rules(values)
     problems.check()
+    try:
+        config = values.make(ReverseProxyConfig, **parts, storage=storage)
+    except SettingsError as error:
+        # Some of it is about several settings at once, and none in particular.
+        where = f"{values.file}:1: " if values.file else ""
+        raise SettingsError(text if ": " in text else where + text for text in error.problems) from None
     # A message over HTTP+SSE would have to reach the process that has its stream.
     return attrs.evolve(config, http_sse=None) if values["listener.workers"] > 1 else config
 
@@ -78,6 +85,7 @@ def build_forward(values: Values) -> ForwardProxyConfig:
     parts: dict[str, Any] = {}
     _build_shared(values, problems, parts, default_spares=0)
     problems.check()
+    parts.pop("servers")
     return values.make(ForwardProxyConfig, ReverseProxyConfig, **parts)
 
 
@@ -90,21 +98,54 @@ def _build_shared(values: Values, problems: Problems, parts: dict[str, Any], *, 
     with problems.collecting():
         streams = values.make(StreamConfig, limits=values.make(LogLimits))
         parts["sessions"] = values.make(SessionConfig, streams=streams)
+    servers: dict[str, Any] = {}
+    names = values.names_in("servers")
+    for name in names:
+        with problems.collecting():
+            servers[name] = _build_named(values, name)
+    parts["servers"] = servers
     with problems.collecting():
-        upstream = build_server(values)
-        parts["upstream"] = upstream
+        if not names or _says_where(values):
+            parts["upstream"] = build_upstream(values)
         if (sessions := parts.get("sessions")) is not None:
-            parts["children"] = build_children(values, upstream, sessions.max_sessions, default_spares)
+            reached = [*filter(None, [parts.get("upstream")]), *servers.values()]
+            parts["children"] = build_children(values, reached, sessions.max_sessions, default_spares)
 
 
-def check_workers(values: Values, storage: StorageConfig, upstream: object) -> None:
+def _says_where(values: Values) -> bool:
+    return any(values.is_given(f"upstream.{key}") for key in ("url", "command", "endpoints"))
+
+
+def _build_named(values: Values, name: str) -> UpstreamConfig | UpstreamSetConfig:
+    own = values.seen_from(f"servers.{name}", "upstream")
+    if not _says_where(own):
+        raise ConfigError(f"{values.source(f'servers.{name}')}: give the server a url, a command or endpoints")
+    return build_upstream(own)
+
+
+def _build_rules(values: Values) -> list[ServerRule]:
+    known = [*values.names_in("servers"), *(["default"] if _says_where(values) else [])]
+    problems = Problems()
+    rules: list[ServerRule] = []
+    for number in range(values.given["rules"].value if values.is_given("rules") else 0):
+        own = values.seen_from(f"rules[{number}]", "rules[]")
+        source = own.given.get("rules[].server")
+        with problems.collecting():
+            if source is None:
+                raise ConfigError(f"{values.source('rules')}: rule {number + 1} names no server; give it one")
+            if source.value not in known:
+                names = ", ".join(known) or "none"
+                raise ConfigError(f"{source.source}: there is no server {source.value!r}; there are: {names}")
+            rules.append(own.make(ServerRule))
+    problems.check()
+    return rules
+
+
+def check_workers(values: Values, storage: StorageConfig, *servers: object) -> None:
     """Refuse what would work with one process only.
 
     Any connection may reach any worker.  So a session must be in a store that all can
     read, and its upstream must be one that each can call by itself.
-
-    Args:
-        upstream: None if it is not known.
 
     Raises:
         ConfigError: As many processes cannot share these sessions.
@@ -119,7 +160,10 @@ def check_workers(values: Values, storage: StorageConfig, upstream: object) -> N
             f"{source} {count} needs a store that processes share: "
             "give --store sqlite --sqlite-path FILE or --store redis --redis-url URL"
         )
-    if upstream is not None and not isinstance(upstream, HttpUpstreamConfig):
+    sets = [server for server in servers if isinstance(server, UpstreamSetConfig)]
+    addresses: list[object] = [endpoint.upstream for each in sets for endpoint in each.endpoints]
+    addresses += [server for server in servers if not isinstance(server, UpstreamSetConfig)]
+    if not all(isinstance(address, HttpUpstreamConfig) for address in addresses):
         raise ConfigError(
             f"{source} {count} needs an upstream at an http or https URL: "
             f"one process alone holds the pipe of any other; drop {source}"

@@ -28,6 +28,9 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 def read_file(path: str, settings: Iterable[Setting]) -> dict[str, Given]:
     """Return what the file at *path* says of *settings*, by key.
 
+    Tables whose names the user chooses, and arrays of tables, are there by themselves
+    too: an array with its length.
+
     Raises:
         SettingsError: It cannot be read, is no TOML, or says something that none of
             *settings* can have.  Every problem names file, line and key.
@@ -109,6 +112,7 @@ class _Reading:
             if not isinstance(value, list):
                 self._complain(path, f"must be an array of tables, not {typename(value)}")
                 return
+            self._note(path, len(value))
             for number, entry in enumerate(value):
                 self.walk(shape.each, entry, (*path, number))
         elif isinstance(value, dict):
@@ -123,6 +127,7 @@ class _Reading:
                 self.walk(known, value, inner)
             elif shape.anything is not None:
                 if _NAME.fullmatch(name):
+                    self._note(inner, True)
                     self.walk(shape.anything, value, inner)
                 else:
                     self._complain(inner, "is no name: write letters, digits, - and _, at most 64 of them")
@@ -145,9 +150,11 @@ class _Reading:
         except Wrong as wrong:
             self._complain((*path, *wrong.path), str(wrong))
             return
+        self._note(path, taken)
+
+    def _note(self, path: KeyPath, value: object) -> None:
         key = spell(path)
-        source = f"{self._path}:{self._lines.find(path)}: {key}"
-        self.given[key] = Given(taken, source, Origin.FILE)
+        self.given[key] = Given(value, f"{self._path}:{self._lines.find(path)}: {key}", Origin.FILE)
 
     def _complain(self, path: KeyPath, said: str) -> None:
         line = self._lines.find(path)

@@ -19,11 +19,13 @@ _BOUNDS = {
 def write_reference(settings: Iterable[Setting]) -> str:
     """Return a table of *settings* for each section of the file."""
     text = ""
-    for section, group in groupby(settings, lambda setting: setting.section):
-        title = section.replace("*", "NAME").replace("[]", "")
+    # A server with a name has what the one without has: the page says so once.
+    told = [setting for setting in settings if not setting.key.startswith("servers.*.")]
+    for section, group in groupby(told, lambda setting: setting.section):
+        title = section.removesuffix("[]")
         array = section.endswith("[]")
         text += f"## {'[[' if array else '['}{title}{']]' if array else ']'}\n\n"
-        about = SECTIONS.get(section, (None, None))[1]
+        about = SECTIONS.get(section.removesuffix("[]"), (None, None))[1]
         text += f"{about[0].upper()}{about[1:]}.\n\n" if about else ""
         text += "| key | value | default | flag | variable |\n|---|---|---|---|---|\n"
         text += "".join(_row(setting) for setting in group) + "\n"

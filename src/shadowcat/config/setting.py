@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -89,6 +90,8 @@ class Setting:
         if self.owner is None:
             return self.fallback
         default = attrs.fields_dict(self.owner)[self.attribute].default
+        if isinstance(default, enum.Enum) and default is not attrs.NOTHING:
+            return default.value
         return default if isinstance(default, bool | int | float | str) else None
 
     @cached_property
@@ -97,8 +100,12 @@ class Setting:
         if self.owner is None:
             return {}
         validator: Any = attrs.fields_dict(self.owner)[self.attribute].validator
-        operator = _OPERATORS.get(getattr(validator, "compare_op", ""))
-        return {operator: validator.bound} if operator else {}
+        validator = getattr(validator, "validator", validator)
+        return {
+            _OPERATORS[each.compare_op]: each.bound
+            for each in getattr(validator, "_validators", (validator,))
+            if hasattr(each, "compare_op")
+        }
 
 
 def tell(value: object) -> str:

@@ -29,6 +29,7 @@ def show_values(values: Values) -> str:
 
 
 def _keys(values: Values) -> Iterator[tuple[str, Setting]]:
+    """Iterate over the settings that have a value; in a file, a table would come before those in it."""
     for key, setting in values.settings.items():
         if "*" not in key and "[]" not in key:
             yield key, setting

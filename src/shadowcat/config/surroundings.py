@@ -10,6 +10,7 @@ from ..errors import ConfigError
 from ..proxy import ReverseProxyConfig
 from ..transport.downstream import TlsConfig, build_context
 from ..transport.upstream import StdioConfig, StdioConnector
+from ..upstreams import UpstreamConfig, UpstreamSetConfig, check_servers
 from .problem import Problems
 from .values import Values
 
@@ -26,6 +27,10 @@ def check_surroundings(values: Values, config: ReverseProxyConfig) -> None:
     with problems.collecting():
         if isinstance(config.upstream, StdioConfig):
             _check_command(values, config.upstream)
+    for name, server in config.upstreams.items():
+        with problems.collecting():
+            if server is not config.upstream or isinstance(server, UpstreamSetConfig):
+                _check_server(values, name, server)
     with problems.collecting():
         if config.listener.tls is not None:
             _check_tls(values, config.listener.tls)
@@ -35,6 +40,14 @@ def check_surroundings(values: Values, config: ReverseProxyConfig) -> None:
         if config.storage.sqlite is not None:
             _check_folder(values, "sessions.sqlite_path", Path(config.storage.sqlite.path))
     problems.check()
+
+
+def _check_server(values: Values, name: str, server: UpstreamConfig | UpstreamSetConfig) -> None:
+    key = "upstream.endpoints" if name == "default" else f"servers.{name}"
+    try:
+        check_servers(server)
+    except ConfigError as error:
+        raise ConfigError(f"{values.given[key].source if key in values.given else name}: {error}") from None
 
 
 def _check_command(values: Values, upstream: StdioConfig) -> None:

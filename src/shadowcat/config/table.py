@@ -30,6 +30,7 @@ from .kind import (
     choice,
     named,
 )
+from .servers_table import RULES, SET, SHARED, with_names
 from .setting import FORWARD, REVERSE, Setting
 
 TRANSPORTS = ("auto", "streamable-http", "sse", "ws")
@@ -39,6 +40,8 @@ FALLBACKS = ("none", "memory")
 SECTIONS = {
     "listener": ("listener", "where clients connect, and who may"),
     "upstream": ("the MCP server", "either a URL, or a command after --"),
+    "servers.*": ("servers", "a server with a name, which clients find below the path, at /mcp/NAME"),
+    "rules": ("rules", "which server a request means that names none; the first rule that matches, or else [upstream]"),
     "sessions": ("sessions", "where they are kept"),
     "streams": ("streams", "what is kept of event streams, for clients that come back"),
     "limits": ("limits", None),
@@ -81,7 +84,7 @@ LISTENER = (
     ),
 )  # fmt: skip
 
-UPSTREAM = (
+UPSTREAM: tuple[Setting, ...] = (
     _setting("upstream.command", named(WORDS, "COMMAND"), "the MCP server to run, and its arguments",
              owner=StdioConfig),
     _setting(
@@ -121,6 +124,8 @@ UPSTREAM = (
     _setting("upstream.spares", WHOLE, "commands started before a session needs them", "--spares",
              owner=PipeConfig, said_default="1, 0 for one client"),
 )  # fmt: skip
+
+UPSTREAM = tuple(attrs.evolve(setting, is_live=setting.name not in SHARED) for setting in UPSTREAM)
 
 SESSIONS = (
     _reverse("sessions.store", choice(*STORES), "where sessions are kept", "--store", fallback="memory"),
@@ -173,7 +178,17 @@ LOG = (
              fallback="auto", is_live=True),
 )  # fmt: skip
 
-SETTINGS: tuple[Setting, ...] = (*LISTENER, *UPSTREAM, *SESSIONS, *STREAMS, *LIMITS, *LOG)
+SETTINGS: tuple[Setting, ...] = (
+    *LISTENER,
+    *UPSTREAM,
+    *SET,
+    *with_names((*UPSTREAM, *SET)),
+    *RULES,
+    *SESSIONS,
+    *STREAMS,
+    *LIMITS,
+    *LOG,
+)
 
 _IN_FORWARD: Mapping[str, Any] = {
     "help": "listen here instead",

@@ -72,6 +72,26 @@ class Values:
         """Return these values, and *given* in place of those of the same keys."""
         return Values(self.settings.values(), given, self.given, command=self.command, file=self.file)
 
+    def without(self, *keys: str) -> Values:
+        """Return these values as if *keys* had not been given."""
+        kept = {key: given for key, given in self.given.items() if key not in keys}
+        return Values(self.settings.values(), kept, command=self.command, file=self.file)
+
+    def seen_from(self, place: str, name: str) -> Values:
+        """Return these values such that what was given in *place* is that of *name*, and nothing else is."""
+        moved = {
+            name + key[len(place) :]: given
+            for key, given in self.given.items()
+            if key == place or key.startswith(f"{place}.") or key.startswith(f"{place}[")
+        }
+        others = {key: given for key, given in self.given.items() if not key.startswith(f"{name}.")}
+        return Values(self.settings.values(), moved, others, command=self.command, file=self.file)
+
+    def names_in(self, table: str) -> list[str]:
+        """Return the names that the user has chosen in *table*."""
+        prefix = f"{table}."
+        return [key[len(prefix) :] for key in self.given if key.startswith(prefix) and "." not in key[len(prefix) :]]
+
     def is_given(self, key: str) -> bool:
         """Whether anybody has said something of it."""
         return key in self.given
@@ -121,7 +141,8 @@ class Values:
         try:
             return attempt(len(given))
         except (ValueError, ConfigError) as error:
-            said, count = _first_refusal(attempt, len(given)) or (str(error), len(given))
+            said = str(error)
+            count = _fewest(attempt, len(given), said)
             raise SettingsError([self._tell(said, given[count - 1][1]) if count else said]) from None
 
     def _tell(self, said: str, given: Given) -> str:
@@ -132,17 +153,18 @@ class Values:
         return f"{told}; see shadowcat {self.command} --help" if given.origin is Origin.FLAG else told
 
 
-def _first_refusal(attempt: Callable[[int], object], most: int) -> tuple[str, int] | None:
-    """Return what is said when *attempt* fails with the fewest values, and how many these are."""
-    for count in range(most + 1):
+def _fewest(attempt: Callable[[int], object], most: int, said: str) -> int:
+    """Return with how few values *attempt* fails and says just *said*."""
+    for count in range(most):
         try:
             attempt(count)
         except TypeError:
             # One that must be there is not.
             continue
         except (ValueError, ConfigError) as error:
-            return str(error), count
-    return None
+            if str(error) == said:
+                return count
+    return most
 
 
 def read_environment(settings: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, Given]:
