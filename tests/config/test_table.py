@@ -48,7 +48,7 @@ SAMPLES = {
 }
 """Two values of each setting with an owner; of the others, numbers will do."""
 
-TAKEN = {
+TAKEN: dict[tuple[type, str], Any] = {
     (OriginConfig, "allowed_hosts"): tuple,
     (OriginConfig, "allowed_origins"): tuple,
     (StdioConfig, "command"): tuple,
