@@ -163,6 +163,21 @@ async def test_example_of_mounting_serves_both_and_stops(server, capfd):
                     await listening.aread()
 
 
+async def test_example_of_limits_refuses_what_comes_faster_than_it_may(server, nursery):
+    with trio.fail_after(30):
+        (url,) = await nursery.start(example("limits").serve, "127.0.0.1:0", server.url)
+        async with httpx.AsyncClient() as client:
+            answers = [await client.post(url, json=INITIALIZE, headers=ACCEPT)]
+            while answers[-1].status_code != 429:
+                answers.append(await client.post(url, json=INITIALIZE, headers=ACCEPT))
+
+    assert len(answers) > 20
+    assert answers[0].headers["ratelimit-policy"] == '"per_client";q=60;w=60;shadowcat-burst=20'
+    assert answers[0].headers["ratelimit"] == '"per_client";r=19;t=1'
+    assert answers[-1].headers["retry-after"] == "1"
+    assert answers[-1].json()["error"]["data"]["limit"] == "per_client"
+
+
 async def test_example_of_a_transport_signs_and_falls_back(server, nursery):
     serve = partial(example("own_transport").serve, "127.0.0.1:0", "http://127.0.0.1:1/mcp", server.url, b"key")
     with trio.fail_after(5):

@@ -9,6 +9,9 @@ from .proxy import AppConfig as AppConfig
 from .proxy import EndpointConfig as EndpointConfig
 from .proxy import ForwardProxyConfig as ForwardProxyConfig
 from .proxy import HttpSseConfig as HttpSseConfig
+from .proxy import Limits as Limits
+from .proxy import LimitsConfig as LimitsConfig
+from .proxy import LimitStatistics as LimitStatistics
 from .proxy import PipeEndpointConfig as PipeEndpointConfig
 from .proxy import ProxyStatistics as ProxyStatistics
 from .proxy import PumpConfig as PumpConfig
@@ -25,6 +28,8 @@ from .proxy import serve_reverse_proxy as serve_reverse_proxy
 from .resilience import BackoffConfig as BackoffConfig
 from .resilience import CircuitConfig as CircuitConfig
 from .resilience import CircuitState as CircuitState
+from .resilience import RateLimit as RateLimit
+from .resilience import read_rate_limit as read_rate_limit
 from .session import InMemoryStore as InMemoryStore
 from .session import LogLimits as LogLimits
 from .session import PersistenceConfig as PersistenceConfig

@@ -6,6 +6,9 @@ from .protocol import ResponseMode as ResponseMode
 from .session import Activity as Activity
 from .session import LogLimits as LogLimits
 from .session import OwnerId as OwnerId
+from .session import RateCounter as RateCounter
+from .session import RateTake as RateTake
+from .session import RateTaken as RateTaken
 from .session import SessionId as SessionId
 from .session import SessionStore as SessionStore
 from .session import StreamAppend as StreamAppend

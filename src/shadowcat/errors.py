@@ -42,6 +42,9 @@ address.  `shadowcat.proxy.answers` gives each an HTTP status and a JSON-RPC cod
 class ShadowcatError(Exception):
     """Base of everything a user can act on."""
 
+    retry_after: float | None = None
+    """Seconds after which trying again is worth it, where that is known."""
+
 
 class ConfigError(ShadowcatError):
     """A setting is missing, malformed or contradicts another."""
@@ -137,7 +140,13 @@ class ClientDisconnected(RequestError):
 
 
 class TooManyRequests(RequestError):
-    """One client has as many requests under way as it may have."""
+    """As many requests are under way, or have come within some time, as may; nothing was sent on."""
+
+    def __init__(self, message: str, retry_after: float | None = None, limit: str | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.limit = limit
+        """The name of the rate limit that is reached, if one is."""
 
 
 class SessionError(ShadowcatError):

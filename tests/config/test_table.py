@@ -11,7 +11,7 @@ from shadowcat.auth import OriginConfig
 from shadowcat.cli.options import read_values
 from shadowcat.config import SECTIONS, SETTINGS, build_reverse
 from shadowcat.config.table import settings_of
-from shadowcat.proxy import EndpointConfig, ReverseProxyConfig
+from shadowcat.proxy import EndpointConfig, LimitsConfig, ReverseProxyConfig
 from shadowcat.upstreams import CheckConfig, CheckKind, Strategy, UpstreamSetConfig
 from tests.config.reading import URL, parse
 
@@ -41,6 +41,13 @@ SAMPLES = {
     "upstream.health.check": ("http", "tcp"),
     "upstream.health.path": ("/a", "/b"),
     "upstream.circuit.max_failure_rate": (0.1, 0.2),
+    "limits.rate.total": ("1/s", "2/min burst 3"),
+    "limits.rate.per_client": ("1/s", "2/s"),
+    "limits.rate.per_session": ("1/s", "2/s"),
+    "limits.rate.per_method": ({"ping": "1/s"}, {"*": "2/s"}),
+    "limits.rate.per_tool": ({"a": "1/s"}, {"b c": "2/s"}),
+    "limits.rate.trusted_proxies": (["10.0.0.0/8", "::1"], ["192.0.2.1"]),
+    "limits.rate.client_header": ("x-forwarded-for", "forwarded"),
     "rules[].server": ("x", "default"),
     "rules[].host": ("a", "b"),
     "rules[].header": ("A", "B"),
@@ -71,6 +78,8 @@ def sample(setting, number):
 
 
 def expected(setting, value):
+    if setting.owner is LimitsConfig:
+        return getattr(LimitsConfig(**{setting.attribute: value}), setting.attribute)
     return TAKEN.get((setting.owner, setting.attribute), lambda same: same)(value)
 
 
@@ -94,7 +103,7 @@ def as_flags(setting, value):
 
 def as_variable(setting, value):
     separator = setting.kind.separator
-    return separator.join(f"'{text}'" if " " in text else text for text in texts(setting, value))
+    return separator.join(f"'{text}'" if " " in text and separator else text for text in texts(setting, value))
 
 
 FOR_A_COMMAND = ("env", "env_pass", "cwd", "max_children", "spares")
@@ -129,7 +138,7 @@ def context(setting):
 def as_toml(setting, value):
     shown = json.dumps(value)
     if isinstance(value, dict):
-        shown = "{" + ", ".join(f"{name} = {json.dumps(text)}" for name, text in value.items()) + "}"
+        shown = "{" + ", ".join(f"{json.dumps(name)} = {json.dumps(text)}" for name, text in value.items()) + "}"
     section = setting.section.replace("*", "x")
     header = f"[[{section.removesuffix('[]')}]]" if section.endswith("[]") else f"[{section}]"
     before = f'[servers.x]\nurl = "{URL}"\n' if section == "rules[]" else ""

@@ -15,6 +15,7 @@ from shadowcat.protocol import (
     collect_headers,
     encode_value,
     mirror_headers,
+    tool_name,
     upstream_headers,
 )
 from shadowcat.protocol.headers import check_mirrored, declared_version, decode_value
@@ -291,3 +292,19 @@ class TestMirrorHeaders:
         assert excinfo.value.request_id == b"7"
         with pytest.raises(InvalidRequest):
             mirror_headers(Notification("m", b""), text)
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        (b'{"name":"search","arguments":{"name":"x"}}', "search"),
+        (b'{"\\u006eame":"search"}', "search"),
+        (b'{"name":"a","name":"b"}', "b"),
+        (b'{"name":7}', None),
+        (b"{}", None),
+        (b"[]", None),
+        (b"", None),
+    ],
+)
+def test_tool_that_is_called(params, name):
+    assert tool_name(params) == name

@@ -5,7 +5,7 @@ import json
 import pytest
 import trio
 
-from shadowcat.errors import ClientDisconnected, InvalidRequest, MethodNotAllowed
+from shadowcat.errors import ClientDisconnected, InvalidRequest, MethodNotAllowed, TooManyRequests
 from shadowcat.proxy.answers import UNEXPECTED
 from shadowcat.proxy.boundary import serve_safely
 from shadowcat.transport import Exchange
@@ -51,6 +51,21 @@ async def test_error_becomes_the_answer(error, status, code, text):
     assert start["status"] == status
     said = json.loads(body["body"])["error"]
     assert (said["code"], said["message"]) == (code, text)
+
+
+@pytest.mark.parametrize(
+    ("error", "header", "data"),
+    [
+        (TooManyRequests("no", 0.0123, "per_client"), b"1", {"limit": "per_client", "retryAfter": 0.013}),
+        (TooManyRequests("no", 61.5), b"62", {"retryAfter": 61.5}),
+        (TooManyRequests("no"), b"5", None),
+    ],
+)
+async def test_error_that_knows_when_to_try_again_says_so(error, header, data):
+    start, body = await Answered().serve(error)
+
+    assert [value for name, value in start["headers"] if name == b"retry-after"] == [header]
+    assert json.loads(body["body"])["error"].get("data") == data
 
 
 async def test_answer_that_has_begun_is_left_cut():

@@ -103,3 +103,11 @@ async def test_writes_of_two_tasks_do_not_mix(nursery):
 def test_path_is_below_where_the_app_is_mounted():
     """ASGI servers leave the prefix in the path."""
     assert Server(path="/tools/mcp", root_path="/tools").exchange.path == "/mcp"
+
+
+@pytest.mark.parametrize(
+    ("scope", "peer"),
+    [({"client": ("2001:db8::1", 1)}, "2001:db8::1"), ({"client": None}, "unknown"), ({}, "unknown")],
+)
+def test_peer_is_what_the_server_says(scope, peer):
+    assert Server(**scope).exchange.peer == peer

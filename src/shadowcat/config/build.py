@@ -8,7 +8,7 @@ import attrs
 
 from ..auth import OriginConfig
 from ..errors import ConfigError
-from ..proxy import EndpointConfig, ForwardProxyConfig, RecoveryConfig, ReverseProxyConfig, ServerRule
+from ..proxy import EndpointConfig, ForwardProxyConfig, LimitsConfig, RecoveryConfig, ReverseProxyConfig, ServerRule
 from ..session import LogLimits, SessionConfig, StorageBackend, StorageConfig, StreamConfig
 from ..transport.downstream import ListenerConfig, TlsConfig
 from ..transport.upstream import HttpUpstreamConfig
@@ -37,6 +37,8 @@ def build_reverse(values: Values) -> ReverseProxyConfig:
     with problems.collecting():
         parts["origin"] = values.make(OriginConfig)
     servers = [*filter(None, [parts.get("upstream")]), *parts.get("servers", {}).values()]
+    with problems.collecting():
+        parts["limits"] = values.make(LimitsConfig)
     with problems.collecting():
         check_workers(values, storage, *servers)
     with problems.collecting():

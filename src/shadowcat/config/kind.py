@@ -216,6 +216,15 @@ def _pairs(value: object) -> list[tuple[str, str]]:
     return pairs
 
 
+def _table(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise Wrong(f"must be a table of names and strings, not {typename(value)}")
+    for name, entry in value.items():
+        if not isinstance(entry, str):
+            raise Wrong(f"must be a string, not {typename(entry)}", name)
+    return value
+
+
 def _parse_header(text: str) -> tuple[str, str]:
     name, separator, value = text.partition(":")
     if not separator:
@@ -277,6 +286,12 @@ WHOLE = Kind(name="whole number", parse=_parse_whole, accept=_whole, schema=_WHO
 SECONDS = Kind(name="number", parse=_parse_number, accept=_number, schema=_NUMBER_SCHEMA, metavar="N")
 FINITE = Kind(name="finite number", parse=_parse_finite, accept=_finite, schema=_NUMBER_SCHEMA, metavar="N")
 BOOLEAN = Kind(name="boolean", parse=_parse_boolean, accept=_boolean, schema={"type": "boolean"})
+TABLE = Kind(
+    name="names and strings",
+    parse=_text,
+    accept=_table,
+    schema={"type": "object", "additionalProperties": _STRING},
+)
 TEXTS = Kind(name="array of strings", parse=_text, accept=_texts, schema=_LIST_SCHEMA, separator=",")
 WORDS = Kind(name="array of strings", parse=_text, accept=_texts, schema=_LIST_SCHEMA, separator=" ")
 HEADERS = _table_of(_parse_header, "NAME:VALUE")

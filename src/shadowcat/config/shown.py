@@ -46,6 +46,8 @@ def write_value(setting: Setting, value: object) -> str:
             return "true" if value else "false"
         case int() | float():
             return str(value)
+        case dict():
+            return "{ " + ", ".join(f"{_quote(name)} = {_quote(str(entry))}" for name, entry in value.items()) + " }"
         case list():
             return "[" + ", ".join(_quote(str(entry)) for entry in value) + "]"
     return _quote(str(value))

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from ..auth import OriginConfig
-from ..proxy import EndpointConfig, RecoveryConfig, ReverseProxyConfig
+from ..proxy import EndpointConfig, LimitsConfig, RecoveryConfig, ReverseProxyConfig
 from ..session import LogLimits, SessionConfig, StorageBackend, StreamConfig
 from ..telemetry import FORMATS, LEVELS
 from ..transport.downstream import ListenerConfig, TlsConfig
@@ -21,6 +21,7 @@ from .kind import (
     HEADERS,
     SECONDS,
     SECRET,
+    TABLE,
     TEXT,
     TEXTS,
     VARIABLES,
@@ -45,6 +46,7 @@ SECTIONS = {
     "sessions": ("sessions", "where they are kept"),
     "streams": ("streams", "what is kept of event streams, for clients that come back"),
     "limits": ("limits", None),
+    "limits.rate": ("rates", "how many messages clients may send; a message must pass all limits it comes under"),
     "log": ("log", None),
 }
 """How ``--help`` calls the sections of the file, and what it says of them."""
@@ -171,6 +173,22 @@ LIMITS = (
              "--shutdown-timeout", owner=ReverseProxyConfig),
 )  # fmt: skip
 
+_rate = partial(_reverse, owner=LimitsConfig, is_live=True)
+
+RATES = (
+    _rate("limits.rate.total", TEXT, "messages of all clients together, as 100/s, 60/min burst 20 or 1000/h"),
+    _rate("limits.rate.per_client", TEXT, "messages from one address"),
+    _rate("limits.rate.per_session", TEXT, "messages in one session"),
+    _rate("limits.rate.per_method", TABLE, "by method, messages of all clients; * is each that is not named",
+          in_environment=False),
+    _rate("limits.rate.per_tool", TABLE, "by tool, calls of all clients; * is each that is not named",
+          in_environment=False),
+    _rate("limits.rate.trusted_proxies", named(TEXTS, "NETWORK"),
+          "networks, as 10.0.0.0/8, of proxies whose word is taken for where a request comes from"),
+    _rate("limits.rate.client_header", TEXT, "the header in which they say it, x-forwarded-for or forwarded"),
+    _rate("limits.rate.max_keys", WHOLE, "clients, sessions, methods or tools that one limit keeps count of"),
+)  # fmt: skip
+
 LOG = (
     _setting("log.level", choice(*LEVELS), "what is logged, and what is worse", "--log-level", fallback="info",
              is_live=True),
@@ -187,6 +205,7 @@ SETTINGS: tuple[Setting, ...] = (
     *SESSIONS,
     *STREAMS,
     *LIMITS,
+    *RATES,
     *LOG,
 )
 

@@ -22,6 +22,7 @@ from .headers import encode_value as encode_value
 from .headers import mirror_headers as mirror_headers
 from .headers import mirror_params as mirror_params
 from .headers import mirrored_params as mirrored_params
+from .headers import tool_name as tool_name
 from .headers import upstream_headers as upstream_headers
 from .inbound import Initialize as Initialize
 from .inbound import LegacyMessage as LegacyMessage

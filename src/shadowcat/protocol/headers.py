@@ -175,6 +175,12 @@ def _value_of(raw: msgspec.Raw | msgspec.UnsetType) -> Any:
     return None if raw is msgspec.UNSET else read_value(bytes(raw))
 
 
+def tool_name(params: bytes) -> str | None:
+    """Return the tool that the params of a ``tools/call`` name; None if they name none."""
+    name = _value_of(_routed_params(params).name)
+    return name if isinstance(name, str) else None
+
+
 def declared_version(params: bytes) -> str | None:
     """Return the protocol version that a request's ``_meta`` declares, if it does."""
     if VERSION_META_KEY.encode() not in params and b"\\" not in params:

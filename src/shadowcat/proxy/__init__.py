@@ -11,6 +11,9 @@ from .config import EndpointConfig as EndpointConfig
 from .forward import ForwardProxyConfig as ForwardProxyConfig
 from .forward import serve_forward_proxy as serve_forward_proxy
 from .http_sse import HttpSseConfig as HttpSseConfig
+from .limits import Limits as Limits
+from .limits import LimitStatistics as LimitStatistics
+from .limits_config import LimitsConfig as LimitsConfig
 from .pipe_call import PipeEndpointConfig as PipeEndpointConfig
 from .pump import PumpConfig as PumpConfig
 from .recovery import RecoveryConfig as RecoveryConfig

@@ -16,13 +16,17 @@ from ..transport import Exchange, MessageStream, Receive, Scope, Send, Upgrade
 from ..upstreams import UpstreamSet, UpstreamSetStatistics
 from .boundary import serve_safely
 from .drain import Drain, draining_error
+from .limits import Limits, LimitStatistics
 from .routes import Route, Routes
 
 if TYPE_CHECKING:
     from .reverse import ReverseProxyConfig
 
 _CORS_HEADERS = (
-    (b"access-control-expose-headers", b"mcp-session-id, mcp-protocol-version, www-authenticate, retry-after"),
+    (
+        b"access-control-expose-headers",
+        b"mcp-session-id, mcp-protocol-version, www-authenticate, retry-after, ratelimit, ratelimit-policy",
+    ),
     (b"vary", b"origin"),
 )
 
@@ -55,6 +59,10 @@ class ProxyStatistics:
     """None until something was to be written behind."""
     upstreams: Mapping[str, UpstreamSetStatistics]
     """The servers by name; the one that has none is called ``default``."""
+    limits: Mapping[str, LimitStatistics] = attrs.field(factory=dict)
+    """By the name of the limit, as ``per_client`` or ``per_tool.search``."""
+    limit_failures: int = 0
+    """How often a store that counts for several proxies was asked and did not."""
 
 
 class ReverseProxyApp:
@@ -76,8 +84,11 @@ class ReverseProxyApp:
         sessions: SessionManager | None = None,
         upstream_sets: Mapping[str, UpstreamSet] = MappingProxyType({}),
         reconfigure: Reconfigure | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._reconfigure = reconfigure
+        self.limits = limits or Limits()
+        """How many messages clients may send; its ``reconfigure`` takes another `LimitsConfig`."""
         self._sessions = sessions
         self.upstream_sets = upstream_sets
         """The servers behind the proxy that can be steered, by name."""
@@ -168,6 +179,11 @@ class ReverseProxyApp:
                     return
             if self._drain.is_draining:
                 raise draining_error()
+            if self.limits.is_active and exchange.method != "POST":
+                # A POST is counted by what it brings.
+                undecided = self.limits.admit(exchange, None)
+                if undecided is not None:
+                    await undecided
         await route.handler(exchange.method)(exchange)
 
     def _check_size(self, exchange: Exchange) -> None:

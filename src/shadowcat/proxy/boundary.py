@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from ..errors import ClientDisconnected, ProtocolError, ShadowcatError, UpstreamError
+from ..errors import ClientDisconnected, ProtocolError, ShadowcatError, TooManyRequests, UpstreamError
 from ..protocol import error_body
 from ..transport import Exchange
 from .answers import UNEXPECTED, answer_to
@@ -48,7 +50,21 @@ async def _refuse(exchange: Exchange, error: Exception) -> None:
     headers = [(b"content-type", b"application/json"), *answer.headers]
     if allow := getattr(error, "allow", None):
         headers.append((b"allow", allow.encode()))
-    await exchange.respond(answer.status, headers, error_body(request_id, answer.code, text))
+    data = _data_of(error)
+    if "retryAfter" in data:
+        headers = [field for field in headers if field[0] != b"retry-after"]
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(data["retryAfter"]))))
+    await exchange.respond(answer.status, headers, error_body(request_id, answer.code, text, data or None))
+
+
+def _data_of(error: Exception) -> dict[str, Any]:
+    """Return what a program is told of *error*, beside the code."""
+    data: dict[str, Any] = {}
+    if isinstance(error, TooManyRequests) and error.limit is not None:
+        data["limit"] = error.limit
+    if isinstance(error, ShadowcatError) and error.retry_after is not None:
+        data["retryAfter"] = math.ceil(error.retry_after * 1000) / 1000
+    return data
 
 
 def _worst(error: Exception) -> Exception:

@@ -12,6 +12,7 @@ from ..transport.downstream import ListenerConfig
 from ..transport.upstream import HttpUpstreamConfig
 from ..upstreams import UpstreamConfig, UpstreamSetConfig
 from .config import EndpointConfig
+from .limits_config import LimitsConfig
 from .recovery import RecoveryConfig
 from .reverse import ReverseProxyConfig, serve_reverse_proxy
 
@@ -87,6 +88,11 @@ class ReverseProxyServerBuilder:
     def with_origin(self, origin: OriginConfig) -> ReverseProxyServerBuilder:
         """Let in the hosts and web pages that *origin* names."""
         self._config = attrs.evolve(self._config, origin=origin)
+        return self
+
+    def with_limits(self, limits: LimitsConfig) -> ReverseProxyServerBuilder:
+        """Limit how many messages clients send, as *limits* says."""
+        self._config = attrs.evolve(self._config, limits=limits)
         return self
 
     def with_shutdown_timeout(self, seconds: float) -> ReverseProxyServerBuilder:

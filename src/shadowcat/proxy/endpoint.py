@@ -29,9 +29,11 @@ from ..protocol import (
     upstream_headers,
 )
 from ..transport import Exchange, Upstream, UpstreamRequest, UpstreamResponse
+from .admission import admit
 from .config import EndpointConfig
 from .drain import Drain, abandoned_error
 from .legacy import LegacyEndpoint
+from .limits import Limits
 from .mirror import MirroredTools
 from .opening import is_accepted
 from .relay import AnswerRelay
@@ -42,7 +44,15 @@ log = logging.getLogger(__name__)
 class McpEndpoint:
     """Answers POST, GET and DELETE at the MCP endpoint."""
 
-    def __init__(self, config: EndpointConfig, upstream: Upstream, legacy: LegacyEndpoint, drain: Drain) -> None:
+    def __init__(
+        self,
+        config: EndpointConfig,
+        upstream: Upstream,
+        legacy: LegacyEndpoint,
+        drain: Drain,
+        limits: Limits | None = None,
+    ) -> None:
+        self._limits = limits or Limits()
         self._config = config
         self._upstream = upstream
         self._legacy = legacy
@@ -62,6 +72,8 @@ class McpEndpoint:
         """Relay *message*, whose text is *body*."""
         if isinstance(message, Request):
             exchange.request_id = message.id
+        if self._limits.is_active:
+            await admit(self._limits, exchange, body, message, self._legacy.post)
         match classify(exchange.headers, message):
             case Initialize(request):
                 await self._legacy.initialize(exchange, body, request)

@@ -10,6 +10,7 @@ from ..transport import MessageStream, Upstream
 from ..transport.upstream import PipeConfig
 from ..upstreams import UpstreamConfig, check_servers
 from .config import EndpointConfig
+from .limits_config import LimitsConfig
 from .pipe_call import PipeEndpointConfig
 from .pump import PumpConfig
 from .recovery import RecoveryConfig
@@ -28,6 +29,9 @@ class ForwardProxyConfig:
     sessions: SessionConfig = attrs.field(factory=SessionConfig)
     streams: PumpConfig = attrs.field(factory=PumpConfig)
     recovery: RecoveryConfig = attrs.field(factory=RecoveryConfig)
+    limits: LimitsConfig = attrs.field(factory=LimitsConfig)
+    """How many messages the client may send; it has no address to be counted by."""
+
     pipes: PipeEndpointConfig = attrs.field(factory=PipeEndpointConfig)
     shutdown_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
     """Seconds that calls under way have to finish once the client has said its last, or shutdown begins."""
@@ -41,6 +45,7 @@ class ForwardProxyConfig:
             sessions=self.sessions,
             streams=self.streams,
             recovery=self.recovery,
+            limits=self.limits,
             pipes=self.pipes,
             shutdown_timeout=self.shutdown_timeout,
         )

@@ -92,6 +92,7 @@ class HttpSseEndpoint:
             raise SessionLimitReached(f"{len(self._streams)} event streams are open; try again in a few seconds")
         session_id = secrets.token_urlsafe(24)
         stream = HttpSseClientStream(self._endpoint_config.heartbeat_interval)
+        stream.peer = exchange.peer
         self._streams[session_id] = stream
         try:
             async with trio.open_nursery() as nursery:

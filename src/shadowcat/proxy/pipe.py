@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import attrs
 import trio
 
 from ..transport import MessageStream
 from .config import EndpointConfig
 from .drain import Drain
 from .endpoint import McpEndpoint
+from .limits import Limits
 from .pipe_call import PipeEndpointConfig, PipeRoom
 from .pipe_client import PipeClient
 
@@ -33,9 +35,15 @@ class PipeEndpoint:
     """Serves clients on message streams."""
 
     def __init__(
-        self, config: PipeEndpointConfig, endpoint_config: EndpointConfig, endpoint: McpEndpoint, drain: Drain
+        self,
+        config: PipeEndpointConfig,
+        endpoint_config: EndpointConfig,
+        endpoint: McpEndpoint,
+        drain: Drain,
+        limits: Limits,
     ) -> None:
         self._room = PipeRoom(config, endpoint, drain)
+        self._limits = limits
         self._config = endpoint_config
 
     async def serve(
@@ -59,10 +67,11 @@ class PipeEndpoint:
         """
         forwarded = self._config.forward_headers | _KEPT
         fields = {name: value for name, value in headers.items() if name in forwarded} | _OF_EVERY_REQUEST
+        room = attrs.evolve(self._room, peer=self._limits.client_of(stream.peer, headers))
         client: PipeClient | None = None
         try:
             async with trio.open_nursery() as nursery:
-                client = PipeClient(self._room, stream, fields, nursery, self._config.max_json_depth, grace)
+                client = PipeClient(room, stream, fields, nursery, self._config.max_json_depth, grace)
                 nursery.start_soon(client.end_at_shutdown)
                 await client.run()
         finally:

@@ -51,11 +51,13 @@ class PipeEndpointConfig:
 
 @attrs.frozen
 class PipeRoom:
-    """What all clients on pipes share."""
+    """What clients on pipes share, and where one of them comes from."""
 
     config: PipeEndpointConfig
     endpoint: McpEndpoint
     drain: Drain
+    peer: str | None = None
+    """As whom the client is counted, as `Exchange.peer`."""
 
 
 class PipeCall:
@@ -116,6 +118,7 @@ class PipeCall:
 
     async def _send(self) -> None:
         exchange = open_exchange("POST", self._headers, self.answer)
+        exchange.peer = self._room.peer
         exchange.on_handover = self.handed_over.set
         exchange.on_sent = self.sent.set
         await serve_safely(exchange, lambda: self._room.endpoint.serve(exchange, self._body, self._message))

@@ -31,6 +31,8 @@ from .app import AppConfig, ProxyStatistics, ReverseProxyApp
 from .config import EndpointConfig
 from .drain import Drain
 from .http_sse import HttpSseConfig
+from .limits import Limits
+from .limits_config import LimitsConfig
 from .pipe_call import PipeEndpointConfig
 from .pump import PumpConfig, PumpRoom
 from .reconfiguration import Reconfiguration
@@ -103,6 +105,7 @@ class ReverseProxyConfig:
     http_sse: HttpSseConfig | None = attrs.field(factory=HttpSseConfig)
     """Where clients of the older transport find theirs; None if it is not served."""
 
+    limits: LimitsConfig = attrs.field(factory=LimitsConfig)
     app: AppConfig = attrs.field(factory=AppConfig)
     pipes: PipeEndpointConfig = attrs.field(factory=PipeEndpointConfig)
     shutdown_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
@@ -155,7 +158,8 @@ async def open_reverse_proxy_app(
         recovery = SessionUpstream(upstreams.sets, sessions, config.recovery)
         room = PumpRoom(recovery, sessions, config.streams, trio.CapacityLimiter(config.streams.max_reconnects))
         always = supervisor_routes(drain, partial(_fallback, store))
-        reception = Reception(config, room, drain, serve_pipe, always)
+        limits = Limits(config.limits, store.rates)
+        reception = Reception(config, room, drain, limits, serve_pipe, always)
         sessions.on_expired = recovery.end_upstream_of
         host, _ = parse_bind(config.listener.bind)
 
@@ -166,6 +170,8 @@ async def open_reverse_proxy_app(
                 sessions.streams.statistics(),
                 sessions.persistence_statistics(),
                 {name: found.statistics() for name, found in upstreams.sets.items()},
+                limits.statistics(),
+                limits.failures,
             )
 
         yield ReverseProxyApp(
@@ -177,7 +183,8 @@ async def open_reverse_proxy_app(
             reception.serve_pipe,
             sessions=sessions,
             upstream_sets=upstreams.sets,
-            reconfigure=Reconfiguration(config, upstreams, reception).apply,
+            reconfigure=Reconfiguration(config, upstreams, reception, limits).apply,
+            limits=limits,
         )
 
 

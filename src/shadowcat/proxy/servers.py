@@ -15,6 +15,7 @@ from .drain import Drain
 from .endpoint import McpEndpoint
 from .http_sse import HttpSseEndpoint
 from .legacy import LegacyEndpoint
+from .limits import Limits
 from .pipe import PipeEndpoint
 from .pump import PumpRoom
 from .routes import Route, Routes, http_sse_routes, join_routes, mcp_route, socket_route, where
@@ -56,12 +57,14 @@ class Reception:
         config: ReverseProxyConfig,
         room: PumpRoom,
         drain: Drain,
+        limits: Limits,
         serve_pipe: Callable[..., Awaitable[None]] | None,
         always: Mapping[str, Route],
     ) -> None:
         self._config = config
         self._room = room
         self._drain = drain
+        self._limits = limits
         self._serve_pipe = serve_pipe
         self._always = always
         self._servers: dict[str, Server] = {}
@@ -81,8 +84,12 @@ class Reception:
     def _make(self, name: str) -> Server:
         config = self._config
         legacy = LegacyEndpoint(config.endpoint, name, self._room, self._drain)
-        endpoint = McpEndpoint(config.endpoint, self._room.recovery.upstream_of(name), legacy, self._drain)
-        serve = self._serve_pipe or PipeEndpoint(config.pipes, config.endpoint, endpoint, self._drain).serve
+        endpoint = McpEndpoint(
+            config.endpoint, self._room.recovery.upstream_of(name), legacy, self._drain, self._limits
+        )
+        serve = (
+            self._serve_pipe or PipeEndpoint(config.pipes, config.endpoint, endpoint, self._drain, self._limits).serve
+        )
         http_sse = None
         if config.http_sse is not None:
             own = attrs.evolve(

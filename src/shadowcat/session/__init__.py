@@ -27,6 +27,9 @@ from .persistence import PersistenceConfig as PersistenceConfig
 from .persistence import PersistenceStatistics as PersistenceStatistics
 from .persistence import PersistenceWorker as PersistenceWorker
 from .presence import HeldId as HeldId
+from .rates import RateCounter as RateCounter
+from .rates import RateTake as RateTake
+from .rates import RateTaken as RateTaken
 from .store import Activity as Activity
 from .store import SessionStore as SessionStore
 from .stores import InMemoryStore as InMemoryStore

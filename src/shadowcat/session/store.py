@@ -11,6 +11,7 @@ import trio
 from ..envelope import MessageEnvelope
 from ..errors import SessionConflict, SessionNotFound
 from .model import Session, SessionId
+from .rates import RateCounter
 from .stream import LogLimits, OwnerId, StreamAppend, StreamId, StreamKey, StreamRecord, StreamSlice
 
 _MAX_CONFLICTS = 1000
@@ -52,6 +53,9 @@ class SessionStore(ABC):
 
     keeps_streams: bool = False
     """Whether event streams are kept; set by a store that overrides those methods, all of them."""
+
+    rates: RateCounter | None = None
+    """What counts for all proxies that share the store; None if each counts for itself."""
 
     @abstractmethod
     async def create_session(self, session: Session) -> None:

@@ -83,9 +83,13 @@ class ProxyClient:
     """Sends requests to an ASGI app, each in a task of *nursery*.
 
     `initialize` opens a session, whose id and version are sent from then on.
+
+    Args:
+        address: Where its requests come from.
     """
 
-    def __init__(self, app: ASGIApp, nursery: trio.Nursery) -> None:
+    def __init__(self, app: ASGIApp, nursery: trio.Nursery, address: str = "127.0.0.1") -> None:
+        self.address = address
         self.session_id: str | None = None
         self.protocol_version: str | None = None
         self._app = app
@@ -134,7 +138,7 @@ class ProxyClient:
         if self.protocol_version is not None:
             fields["mcp-protocol-version"] = self.protocol_version
         fields.update({name.lower(): value for name, value in (headers or {}).items()})
-        exchange = _Exchange(method, path, {k: v for k, v in fields.items() if v}, body)
+        exchange = _Exchange(method, path, {k: v for k, v in fields.items() if v}, body, self.address)
         self._nursery.start_soon(exchange.run, self._app)
         return await exchange.wait_head()
 
@@ -142,7 +146,7 @@ class ProxyClient:
 class _Exchange:
     """The ASGI side of one request."""
 
-    def __init__(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(self, method: str, path: str, headers: Mapping[str, str], body: bytes, address: str) -> None:
         raw_path, _, query = path.partition("?")
         self._scope = {
             "type": "http",
@@ -155,7 +159,7 @@ class _Exchange:
             "query_string": query.encode(),
             "root_path": "",
             "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
-            "client": ("127.0.0.1", 50000),
+            "client": (address, 50000),
             "server": ("127.0.0.1", 8080),
         }
         self._request: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]

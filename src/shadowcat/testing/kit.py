@@ -29,9 +29,9 @@ class ProxyKit:
     nursery: trio.Nursery
     """For the test's own tasks; cancelled at the end of the block."""
 
-    def new_client(self) -> ProxyClient:
+    def new_client(self, address: str = "127.0.0.1") -> ProxyClient:
         """Return another client of the same proxy, without a session."""
-        return ProxyClient(self.app, self.nursery)
+        return ProxyClient(self.app, self.nursery, address)
 
 
 @asynccontextmanager

@@ -30,6 +30,11 @@ class Exchange:
         self.path: str = scope["path"].removeprefix(self.root_path)
         self.query: bytes = scope.get("query_string", b"")
         self.raw_headers: RawHeaders = scope["headers"]
+        client = scope.get("client")
+        self.peer: str | None = client[0] if client else "unknown"
+        """The address that the request comes from, or another name for all whose address is not told.
+
+        None for a request that comes from no address."""
         self.headers: Mapping[bytes, bytes] = {}
         """By name, once they have been checked."""
         self.extra_headers: RawHeaders = ()

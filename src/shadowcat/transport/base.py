@@ -108,6 +108,9 @@ class MessageStream(ABC):
     A message is the text of one JSON value.  The stream does not read it.
     """
 
+    peer: str | None = None
+    """The address of the other side, if it has one."""
+
     @abstractmethod
     async def send(self, message: bytes) -> None:
         """Send one message, after any other that is being sent.

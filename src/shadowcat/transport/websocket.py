@@ -57,6 +57,7 @@ class Upgrade(Exchange):
         await self._send_event({"type": "websocket.accept", "subprotocol": chosen, "headers": []})
         self.status = 101
         stream = SocketStream(self._receive, self._send_event, max_message_size)
+        stream.peer = self.peer
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stream.outbox.run)
             yield stream

@@ -56,6 +56,8 @@ class FailoverStore(SessionStore):
 
     def __init__(self, primary: SessionStore, config: FailoverConfig) -> None:
         self.keeps_streams = primary.keeps_streams
+        # Who counts knows what to do in an outage.
+        self.rates = primary.rates
         self._primary = primary
         self._config = config
         self._breaker = CircuitBreaker(config.breaker)

@@ -41,6 +41,7 @@ from ..model import Session, SessionId
 from ..store import Activity, SessionStore
 from ..stream import LogLimits, OwnerId, StreamAppend, StreamId, StreamKey, StreamRecord, StreamSlice
 from .redis_link import RedisConfig, RedisLink, connector, failure_of
+from .redis_rates import RedisRates
 from .redis_scripts import ADD_FRAME, CREATE, DELETE, EXPIRE, STORE_EVENT_ID, TOUCH, UPDATE
 from .redis_servers import RedisServers
 from .redis_slots import Command
@@ -69,6 +70,7 @@ class RedisStore(SessionStore):
         self._prefix = config.prefix.encode()
         self._index = self._prefix + b":index"
         self._streams = StreamLog(self._prefix, self._ask, self._keys)
+        self.rates = RedisRates(config.prefix, servers)
 
     async def create_session(self, session: Session) -> None:
         expires_at = repr(session.expires_at)
