@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from shadowcat import HttpUpstreamConfig, ReverseProxyConfig, ServerRule
+from shadowcat import HttpUpstreamConfig, LimitsConfig, ReverseProxyConfig, ServerRule
 from shadowcat.errors import ConfigError
 from shadowcat.testing import request, result
 from shadowcat.transport.upstream import StdioConfig
@@ -122,3 +122,27 @@ async def test_the_log_says_what_has_to_wait(autojump_clock, caplog):
             await world.kit.app.reconfigure(attrs.evolve(config, path="/other", shutdown_timeout=3))
         assert "other settings of path, shutdown_timeout when it is started again only" in caplog.text
         assert await call(world, await world.open("a"), "a")
+
+
+async def test_limits_change(autojump_clock):
+    async with serving("a", upstream=at("a")) as world:
+        client = await world.open("a")
+        assert await call(world, client, "a")
+        await reconfigure(world, upstream=at("a"), limits=LimitsConfig(per_session="1/h"))
+        assert await call(world, client, "a")
+        assert (await client.post(request(2, "ping"))).status == 429
+        await reconfigure(world, upstream=at("a"))
+        assert await call(world, client, "a")
+
+
+async def test_limits_of_what_is_refused_are_not_used(autojump_clock):
+    async with serving("a", upstream=at("a")) as world:
+        client = await world.open("a")
+        with pytest.raises(ConfigError):
+            await reconfigure(
+                world,
+                upstream=StdioConfig(command=["shadowcat-no-such-program"]),
+                limits=LimitsConfig(per_session="1/h"),
+            )
+        for _ in range(3):
+            assert await call(world, client, "a")
