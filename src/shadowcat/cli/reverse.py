@@ -10,11 +10,9 @@ from functools import partial
 import trio
 
 from ..config import REVERSE, Values, build_reverse
-from ..proxy import ReverseProxyConfig, nothing_beside, serve_reverse_proxy
+from ..proxy import Beside, ReverseProxyConfig, nothing_beside, serve_reverse_proxy
 from ..transport.downstream import ServerTls, is_loopback, parse_bind
 from .options import Subparsers, add_command, add_file, add_settings, config_path, values_of
-from .reload import log_restart, open_reloading, read_again
-from .workers import SupervisorConfig, supervise
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +48,24 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
 async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
     """Serve until *shutdown* is set."""
     values, config = values_of(args), build_config(args)
-    if values["listener.workers"] == 1:
-        tls = ServerTls(config.listener.tls) if config.listener.tls is not None else None
-        can_reload = config_path(args) or tls
-        beside = partial(open_reloading, args, values, shutdown, tls) if can_reload else nothing_beside
-        await listen(config, partial(serve_reverse_proxy, config, shutdown=shutdown, beside=beside, tls=tls))
+    if values["listener.workers"] > 1:
+        await _supervise(args, values, config, shutdown)
         return
+    tls = ServerTls(config.listener.tls) if config.listener.tls is not None else None
+    beside: Beside = nothing_beside
+    if config_path(args) or tls:
+        from .reload import open_reloading
+
+        beside = partial(open_reloading, args, values, shutdown, tls)
+    await listen(config, partial(serve_reverse_proxy, config, shutdown=shutdown, beside=beside, tls=tls))
+
+
+async def _supervise(
+    args: argparse.Namespace, values: Values, config: ReverseProxyConfig, shutdown: trio.Event
+) -> None:
+    # Imported here, because it takes a while, and one process does without.
+    from .workers import SupervisorConfig, supervise
+
     workers = SupervisorConfig(
         count=values["listener.workers"],
         arguments=args.argv,
@@ -68,6 +78,8 @@ async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
 
 async def _check_again(args: argparse.Namespace, started: Values) -> None:
     """See whether workers could use the settings as they are now.  A checkpoint, all or nothing."""
+    from .reload import log_restart, read_again
+
     values, _ = await trio.to_thread.run_sync(read_again, args)
     log_restart(started, values, lambda key: key not in _OF_THE_SUPERVISOR)
 

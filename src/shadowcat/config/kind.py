@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import attrs
+from typing import Any, NamedTuple
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _STRING: dict[str, object] = {"type": "string"}
@@ -40,8 +37,8 @@ class Wrong(ValueError):
         self.path = path
 
 
-@attrs.frozen(kw_only=True)
-class Kind:
+# No class of attrs: to make one takes a part of each start.
+class Kind(NamedTuple):
     """A kind of value."""
 
     name: str
@@ -77,12 +74,11 @@ class Kind:
         """
         if not self.separator:
             return self.parse(text)
-        split = shlex.split if self.separator == " " else _split_at(self.separator)
-        return [self.parse(part) for part in split(text)]
+        if self.separator == " ":
+            import shlex
 
-
-def _split_at(separator: str) -> Callable[[str], list[str]]:
-    return lambda text: [part.strip() for part in text.split(separator) if part.strip()]
+            return [self.parse(part) for part in shlex.split(text)]
+        return [self.parse(part.strip()) for part in text.split(self.separator) if part.strip()]
 
 
 def typename(value: object) -> str:
@@ -274,7 +270,7 @@ def _table_of(parse: Callable[[str], Any], metavar: str) -> Kind:
 
 def named(kind: Kind, metavar: str) -> Kind:
     """Return *kind* with another metavar."""
-    return attrs.evolve(kind, metavar=metavar)
+    return kind._replace(metavar=metavar)
 
 
 _WHOLE_SCHEMA, _NUMBER_SCHEMA = {"type": "integer"}, {"type": "number"}

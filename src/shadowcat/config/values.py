@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import attrs
 
@@ -31,8 +31,7 @@ class Origin(IntEnum):
     FLAG = 3
 
 
-@attrs.frozen
-class Given:
+class Given(NamedTuple):
     """A value that somebody gave."""
 
     value: Any
