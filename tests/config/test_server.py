@@ -211,3 +211,8 @@ def test_workers_share_no_commands_of_any_server(tmp_path):
     flags = ["--workers", "2", "--store", "sqlite", "--sqlite-path", "x"]
     with pytest.raises(SettingsError, match="--workers 2 needs an upstream at an http or https URL"):
         build_file(SEVERAL, *flags)
+
+
+def test_how_many_commands_are_run_is_said_for_all_servers():
+    children = build_file(SEVERAL.replace("[upstream]\n", "[upstream]\nmax_children = 7\n")).children
+    assert children == PipeConfig(max_sessions=7)

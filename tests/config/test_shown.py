@@ -5,9 +5,10 @@ import tomllib
 import pytest
 
 from shadowcat.cli.options import read_values
-from shadowcat.config import SETTINGS
+from shadowcat.config import SETTINGS, Values, build_reverse, settings_of
 from shadowcat.config.shown import show_values, write_value
-from tests.config.reading import URL, parse
+from tests.config.reading import URL, parse, read
+from tests.config.test_file import SEVERAL
 
 
 def test_each_is_shown_with_its_source(tmp_path, monkeypatch):
@@ -50,3 +51,16 @@ def test_no_secret_is_shown():
 def test_what_is_no_url_is_masked_whole(url):
     setting = next(setting for setting in SETTINGS if setting.key == "sessions.redis_url")
     assert write_value(setting, url) == '"********"'
+
+
+def test_servers_are_shown_as_they_were_written():
+    given = read(SEVERAL.decode())
+    values = Values(settings_of("reverse"), given)
+    shown = show_values(values)
+
+    again = Values(settings_of("reverse"), read(shown.replace("********", "b")))
+    assert build_reverse(again) == build_reverse(values)
+
+
+def test_address_that_is_not_watched_is_shown_without_what_watches():
+    assert "circuit" not in show_values(read_values(parse("--upstream", URL)))

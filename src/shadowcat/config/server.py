@@ -32,7 +32,10 @@ _OF_A_SET = ("upstream.strategy", "upstream.drain_timeout", "upstream.endpoints"
 _OF_A_SET_PARTS = ("upstream.health.", "upstream.circuit.", "upstream.concurrency.")
 
 _FOR_A_URL = ("upstream.transport", "upstream.ca_file", "upstream.headers", "upstream.header_env")
-_FOR_A_COMMAND = ("upstream.env", "upstream.env_pass", "upstream.cwd", "upstream.max_children", "upstream.spares")
+_FOR_COMMANDS = ("upstream.max_children", "upstream.spares")
+"""What holds for the commands of all servers."""
+
+_FOR_A_COMMAND = ("upstream.env", "upstream.env_pass", "upstream.cwd")
 
 
 def build_upstream(values: Values) -> UpstreamConfig | UpstreamSetConfig:
@@ -122,6 +125,8 @@ def build_server(values: Values) -> UpstreamConfig:
             f"{', or set upstream.url or upstream.command' if where else ''}"
         )
     _refuse(values, _FOR_A_COMMAND, "upstream.command")
+    if not any(key.endswith(".command") for key in values.given):
+        _refuse(values, _FOR_COMMANDS, "upstream.command")
     return _build_by_url(values, url)
 
 

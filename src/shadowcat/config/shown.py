@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from .server import is_set
+from .servers_table import SET
 from .setting import Setting
 from .values import Values
 
 MASK = "********"
 
+_NUMBER = re.compile(r"\[\d+\]")
+_NAMED = re.compile(r"^servers\.[^.]+\.")
+
 
 def show_values(values: Values) -> str:
     """Return *values* as TOML, each line with its source; secrets are masked."""
-    text, section = "", None
+    sections: dict[str, list[str]] = {}
     for key, setting in _keys(values):
-        value = values.given[key].value if key in values.given else setting.default
-        if value is None:
-            continue
-        here, _, name = key.rpartition(".")
-        if here != section:
-            section = here
-            text += f"\n[{section}]\n" if text else f"[{section}]\n"
-        source = values.source(key) if key in values.given else "default"
-        text += f"{name} = {write_value(setting, value)}  # {source}\n"
-    return text
+        given = values.given.get(key)
+        value = setting.default if given is None else given.value
+        if value is not None:
+            section, _, name = key.rpartition(".")
+            source = "default" if given is None else given.source
+            sections.setdefault(section, []).append(f"{name} = {write_value(setting, value)}  # {source}\n")
+    return "\n".join(_header(section) + "".join(lines) for section, lines in sections.items())
+
+
+def _header(section: str) -> str:
+    table = _NUMBER.sub("", section)
+    return f"[[{table}]]\n" if section.endswith("]") else f"[{table}]\n"
 
 
 def _keys(values: Values) -> Iterator[tuple[str, Setting]]:
-    """Iterate over the settings that have a value; in a file, a table would come before those in it."""
+    """Iterate over the settings of this configuration: those that are there once, and what the user has named."""
+    # Defaults of what is not there at all would say that it is.
+    absent = set() if is_set(values) else {setting.key for setting in SET}
+    absent |= {"upstream.max_children", "upstream.spares"} - set(values.given)
     for key, setting in values.settings.items():
-        if "*" not in key and "[]" not in key:
+        if "*" not in key and "[]" not in key and key not in absent:
             yield key, setting
+    for key in values.given:
+        pattern = _NAMED.sub("servers.*.", _NUMBER.sub("[]", key))
+        if pattern != key and pattern in values.settings:
+            yield key, values.settings[pattern]
 
 
 def write_value(setting: Setting, value: object) -> str:
