@@ -24,7 +24,8 @@ import trio
 
 from shadowcat import run_reverse_proxy
 from shadowcat.admin.routes import ROUTES
-from shadowcat.cli import forward, reverse
+from shadowcat.cli import forward, main, reverse
+from shadowcat.cli.check import sort_words
 from shadowcat.cli.main import build_parser
 from shadowcat.errors import ConfigError
 from shadowcat.protocol import headers
@@ -235,7 +236,7 @@ def test_tutorial_says_what_happens(tmp_path):
 def commands():
     for case in shown("sh", "ini"):
         text = case.values[0].replace("\\\n", " ")
-        for number, line in enumerate(re.findall(r"(?:^|bin/)shadowcat (.*)$", text, re.M)):
+        for number, line in enumerate(re.findall(r"(?:^|bin/|^[A-Z_]+=.* )shadowcat (.*)$", text, re.M)):
             yield pytest.param(line, id=f"{case.id}.{number}")
 
 
@@ -243,12 +244,41 @@ def commands():
 def test_command_line_is_accepted(arguments, monkeypatch):
     monkeypatch.setenv("UPSTREAM_TOKEN", "Bearer t")
     args = build_parser().parse_args(shlex.split(arguments, comments=True))
-    if args.name not in ("reverse", "forward"):
+    if "name" not in args:
         return
     build = reverse.build_config if args.name == "reverse" else forward.build_config
+    if "words" in args:
+        args.argv = tuple(shlex.split(arguments))
+        sort_words(args)
     upstream = build(args).upstream
     assert args.upstream in (None, getattr(upstream, "url", ""))
-    assert tuple(args.command) == getattr(upstream, "command", ())
+    assert tuple(getattr(args, "command", ())) == getattr(upstream, "command", ())
+
+
+CONFIGURATIONS = shown("toml")
+
+
+def test_example_of_a_file_is_the_one_shown():
+    assert (EXAMPLES / "shadowcat.toml").read_text(encoding="utf-8") in [case.values[0] for case in CONFIGURATIONS]
+
+
+@pytest.mark.parametrize("text", CONFIGURATIONS)
+def test_configuration_in_a_page_is_right(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UPSTREAM_TOKEN", "Bearer t")
+    (tmp_path / "token").write_text("t\n", encoding="utf-8")
+    (tmp_path / "shadowcat.toml").write_text(text.replace("/run/secrets/upstream_token", "token"), encoding="utf-8")
+    assert main(["check", "shadowcat.toml"]) == 0, capsys.readouterr().err
+
+
+def test_problems_in_a_page_are_told_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UPSTREAM_TOKEN", "Bearer t")
+    page = DOCS / "how-to" / "configure-with-a-file.md"
+    wrong = fences(page, "toml")[0].replace("allow_hosts", "allow_host").replace("= 1048576", '= "1 MiB"')
+    (tmp_path / "shadowcat.toml").write_text(wrong, encoding="utf-8")
+    assert main(["check", "shadowcat.toml"]) == 1
+    assert capsys.readouterr().err == fences(page, "text")[0]
 
 
 CLIENT_CONFIGS = [

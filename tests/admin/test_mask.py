@@ -128,7 +128,7 @@ SAFE = {
     *("bind", "path", "ws_path", "sse_path", "messages_path", "prefix", "ca_file", "cwd"),  # names and places
     *("allowed_origins", "allowed_hosts", "forward_headers", "inherit"),  # names
     *("name", "server", "servers", "host", "header"),  # names
-    *("client_header", "per_method", "per_tool"),  # names
+    *("client_header", "per_method", "per_tool", "cert_file", "key_file", "client_ca_file"),  # names
 }
 
 

@@ -137,3 +137,16 @@ async def test_limits_change_at_once_and_hold_for_servers_that_come(autojump_clo
             assert (await refused.post(request(9, "tools/call", name="x"))).status == 429
         await reconfigure(world, upstream=at("a"), servers={"files": at("b")})
         assert await call(world, files, "b")
+
+
+async def test_limits_of_what_is_refused_are_not_used(autojump_clock):
+    async with serving("a", upstream=at("a")) as world:
+        client = await world.open("a")
+        with pytest.raises(ConfigError):
+            await reconfigure(
+                world,
+                upstream=StdioConfig(command=["shadowcat-no-such-program"]),
+                limits=LimitsConfig(per_session="1/h"),
+            )
+        for _ in range(3):
+            assert await call(world, client, "a")

@@ -43,8 +43,7 @@ def add_action(actions: Subparsers, name: str, text: str, run: Run) -> argparse.
             await run(args)
             nursery.cancel_scope.cancel()
 
-    # What goes wrong is said in one line; the log would say it again.
-    parser.set_defaults(run=run_until, name=name, log_level="error", log_format="human")
+    parser.set_defaults(run=run_until)
     return parser
 
 

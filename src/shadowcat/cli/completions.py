@@ -83,7 +83,7 @@ def add_parser(commands: Subparsers, root: argparse.ArgumentParser) -> argparse.
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", choices=tuple(SHELLS), help="the shell that will read it")
-    parser.set_defaults(run=partial(run, root), name="completions", log_level="info", log_format="auto")
+    parser.set_defaults(run=partial(run, root))
     return parser
 
 

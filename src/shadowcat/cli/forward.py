@@ -8,24 +8,12 @@ from functools import partial
 
 import trio
 
+from ..config import FORWARD, build_forward, build_listening
 from ..errors import ConfigError
 from ..proxy import ForwardProxyConfig, serve_forward_proxy, serve_reverse_proxy
-from ..session import StorageConfig
 from ..transport.downstream import open_stdio
-from .options import (
-    CHILDREN_OPTIONS,
-    OPTIONS,
-    Subparsers,
-    add_letting_in,
-    add_limits,
-    add_streams,
-    build_endpoint,
-    build_recovery,
-    build_sessions,
-    naming,
-)
-from .reverse import build_listening, listen
-from .server import add_server, build_children, build_server
+from .options import Subparsers, add_command, add_settings, values_of
+from .reverse import listen
 
 _EXAMPLE = """\
 examples:
@@ -48,20 +36,17 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--bind", metavar="HOST:PORT", help="listen here instead")
-    parser.add_argument("--path", default="/mcp", help="where clients find it then; default: %(default)s")
-    add_server(parser)
-    add_letting_in(parser)
-    add_streams(parser)
-    add_limits(parser)
-    parser.set_defaults(run=run, name="forward")
+    add_command(parser)
+    add_settings(parser, FORWARD)
+    parser.set_defaults(run=run, name=FORWARD)
     return parser
 
 
 async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
     """Serve until the client has left, or *shutdown* is set."""
-    if args.bind is not None:
-        config = build_listening(args, StorageConfig())
+    values = values_of(args)
+    if values.is_given("listener.bind"):
+        config = build_listening(values)
         await listen(config, partial(serve_reverse_proxy, config, shutdown=shutdown))
         return
     piped = build_config(args)
@@ -73,20 +58,9 @@ async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
 
 
 def build_config(args: argparse.Namespace) -> ForwardProxyConfig:
-    """Return what *args* say of a proxy for one client, checked.
+    """Return what *args* and the environment say of a proxy for one client, checked.
 
     Raises:
         ConfigError: A value is out of range or malformed, or values contradict each other.
     """
-    with naming(OPTIONS, args):
-        upstream = build_server(args)
-        with naming(CHILDREN_OPTIONS if args.command else OPTIONS, args):
-            children = build_children(args, upstream, default_spares=0)
-        return ForwardProxyConfig(
-            upstream=upstream,
-            children=children,
-            endpoint=build_endpoint(args),
-            sessions=build_sessions(args),
-            recovery=build_recovery(args),
-            shutdown_timeout=args.shutdown_timeout,
-        )
+    return build_forward(values_of(args))

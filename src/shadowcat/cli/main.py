@@ -15,8 +15,9 @@ from typing import Any
 import trio
 
 from ..errors import ShadowcatError
-from ..telemetry import FORMATS, LEVELS, configure_logging
-from . import completions, forward, reverse, sessions, streams, upstreams
+from ..telemetry import configure_logging
+from . import check, completions, config, forward, reverse, sessions, streams, upstreams
+from .options import values_of
 
 Command = Callable[[argparse.Namespace, trio.Event], Awaitable[None]]
 
@@ -30,11 +31,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_PrintVersion, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for added in (reverse.add_parser(commands), forward.add_parser(commands)):
-        added.add_argument("--log-level", choices=LEVELS, default="info", help="default: info")
-        added.add_argument(
-            "--log-format", choices=FORMATS, default="auto", help="default: auto (human on a terminal, else json)"
-        )
+    reverse.add_parser(commands)
+    forward.add_parser(commands)
+    check.add_parser(commands)
+    config.add_parser(commands)
     sessions.add_parser(commands)
     streams.add_parser(commands)
     upstreams.add_parser(commands)
@@ -58,14 +58,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv, argparse.Namespace(argv=tuple(argv)))
-    configure_logging(args.log_level, args.log_format)
+    status, errors = catch_errors(partial(_start, args))
+    for error in errors:
+        for line in str(error).splitlines():
+            print(f"shadowcat: {line}", file=sys.stderr)
+    return status
+
+
+def _start(args: argparse.Namespace) -> int:
+    if "do" in args:
+        return int(args.do(args))
+    configure_logging(*_logging_of(args))
     raise_file_limit()
     # What was imported stays: there is no use in looking at it whenever something else may be garbage.
     gc.freeze()
-    status, errors = catch_errors(partial(trio.run, _run, args.run, args))
-    for error in errors:
-        print(f"shadowcat: {error}", file=sys.stderr)
-    return status
+    return trio.run(_run, args.run, args)
+
+
+def _logging_of(args: argparse.Namespace) -> tuple[str, str]:
+    """Return level and format of the log."""
+    if "name" not in args:
+        # A command that has its say on standard error: the log would say it again.
+        return "error", "human"
+    values = values_of(args)
+    return values["log.level"], values["log.format"]
 
 
 def catch_errors(run: Callable[[], int]) -> tuple[int, Sequence[ShadowcatError]]:

@@ -1,147 +1,139 @@
-"""The options that commands share, and what they set."""
+"""The settings as options of a command, and what they, the environment and a file say together."""
 
 from __future__ import annotations
 
 import argparse
-import math
-import re
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from functools import partial
+import os
+from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import TypeAlias
 
-from ..auth import OriginConfig
-from ..errors import ConfigError
-from ..proxy import EndpointConfig, RecoveryConfig
-from ..session import LogLimits, SessionConfig, StreamConfig
+from ..config import (
+    SECTIONS,
+    Given,
+    Origin,
+    Problems,
+    Setting,
+    SettingsError,
+    Values,
+    Wrong,
+    read_environment,
+    settings_of,
+    tell,
+)
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-OPTIONS = {
-    "max_body_size": "--max-body-size",
-    "max_sessions": "--max-sessions",
-    "max_age": "--session-max-age",
-    "max_idle": "--session-idle-timeout",
-    "heartbeat_interval": "--heartbeat-interval",
-    "connect_timeout": "--connect-timeout",
-    "answer_timeout": "--answer-timeout",
-    "shutdown_timeout": "--shutdown-timeout",
-}
-"""Which option sets what the library calls so."""
-
-CHILDREN_OPTIONS = {"max_sessions": "--max-children", "spares": "--spares"}
-
-_STREAM_OPTIONS = {
-    "max_events": "--replay-events",
-    "max_bytes": "--replay-bytes",
-    "max_age": "--replay-age",
-    "linger": "--linger",
-}
-_OUT_OF_RANGE = re.compile(r"'(\w+)' must be (>=?) (\S+): (\S+)")
-"""What a validator of attrs says."""
+CONFIG_VARIABLE = "SHADOWCAT_CONFIG"
 
 
-def add_letting_in(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say who may connect, and what of it passes."""
-    group = parser.add_argument_group("headers", "repeat an option to give several values")
-    for name, metavar, text in (
-        ("--allow-host", "HOST", "let in this Host beside loopback names"),
-        ("--allow-origin", "ORIGIN", "let in web pages of this origin"),
-        (
-            "--forward-header",
-            "NAME",
-            "pass this request header upstream, for example Authorization; credentials never pass otherwise",
-        ),
-    ):
-        group.add_argument(name, action="append", default=[], metavar=metavar, help=text)
+def add_settings(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add the settings that *command* has as options of *parser*."""
+    flagged = (setting for setting in settings_of(command) if setting.flag is not None)
+    for section, settings in groupby(flagged, lambda setting: setting.section):
+        group = parser.add_argument_group(*SECTIONS[section])
+        for setting in settings:
+            _add_option(group, setting)
 
 
-def add_streams(parser: argparse.ArgumentParser) -> None:
-    """Add the options of event streams and lost sessions."""
-    group = parser.add_argument_group("streams", "what is kept of event streams, for clients that come back")
-    add = partial(add_number, group)
-    add("--replay-events", int, 1000, "newest events kept of a stream")
-    add("--replay-bytes", int, 1024 * 1024, "bytes of those")
-    add("--replay-age", _finite, 300.0, "seconds that they are kept")
-    add("--linger", _finite, 60.0, "seconds that the upstream is read for a client that has left")
-    group.add_argument(
-        "--no-session-recovery",
-        action="store_true",
-        help="pass on the 404 of an upstream that has lost a session, instead of opening another there",
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Let *parser* take a command after ``--``."""
+    parser.add_argument(
+        "command", nargs="*", metavar="COMMAND", help="after --: the MCP server to run, and its arguments"
     )
 
 
-def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add the limits."""
-    add = partial(add_number, parser.add_argument_group("limits"))
-    add("--max-body-size", int, 4 * 1024 * 1024, "bytes of a message of a client")
-    add("--max-sessions", int, 10_000, "sessions open at once")
-    add("--session-max-age", float, math.inf, "seconds after which a session ends though it is used")
-    add("--session-idle-timeout", float, 3600.0, "seconds after which an unused session ends")
-    add("--heartbeat-interval", float, 15.0, "seconds of silence before a comment on an event stream")
-    add("--connect-timeout", float, 5.0, "seconds to connect to the upstream")
-    add("--answer-timeout", float, 300.0, "seconds until the upstream begins to answer a call")
-    add("--shutdown-timeout", float, 10.0, "seconds that calls have to finish at shutdown")
-
-
-def add_number(
-    group: argparse._ActionsContainer, name: str, kind: Callable[[str], object], default: object, text: str
-) -> None:
-    """Add an option that takes a number; *text* tells a default that is None itself."""
-    said = text if default is None else f"{text}; default: %(default)s"
-    group.add_argument(name, type=kind, default=default, metavar="N", help=said)
-
-
-def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a finite number, not {text}")
-    return value
-
-
-def build_endpoint(args: argparse.Namespace) -> EndpointConfig:
-    """Return how requests are treated."""
-    return EndpointConfig(
-        max_body_size=args.max_body_size,
-        heartbeat_interval=args.heartbeat_interval,
-        forward_headers=args.forward_header,
+def add_file(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the configuration file."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="read settings from this TOML file; variables, named SHADOWCAT_ and the option, go before it, "
+        f"and options before both; default: ${CONFIG_VARIABLE}",
     )
 
 
-def build_sessions(args: argparse.Namespace) -> SessionConfig:
-    """Return how many sessions there may be, how long, and what is kept of their streams."""
-    with naming(_STREAM_OPTIONS, args):
-        limits = LogLimits(max_events=args.replay_events, max_bytes=args.replay_bytes, max_age=args.replay_age)
-        streams = StreamConfig(limits=limits, linger=args.linger)
-    return SessionConfig(
-        max_sessions=args.max_sessions,
-        max_idle=args.session_idle_timeout,
-        max_age=args.session_max_age,
-        streams=streams,
-    )
+def _add_option(group: argparse._ArgumentGroup, setting: Setting) -> None:
+    assert setting.flag is not None
+    kind, flag, dest = setting.kind, setting.flag, setting.dest
+    default = setting.said_default or tell(setting.default)
+    if kind.schema.get("type") == "boolean":
+        is_on = not flag.startswith("--no-")
+        group.add_argument(flag, dest=dest, action="store_const", const=is_on, help=setting.flag_help or setting.help)
+        return
+    said = f"{setting.help}; default: {default}" if default and not kind.is_repeated else setting.help
+    if kind.choices:
+        group.add_argument(flag, dest=dest, choices=kind.choices, help=said)
+    elif kind.is_repeated:
+        said = f"{said}; may be repeated"
+        group.add_argument(flag, dest=dest, action="append", metavar=kind.metavar, help=said)
+    else:
+        group.add_argument(flag, dest=dest, type=_type_of(kind.parse), metavar=kind.metavar, help=said)
 
 
-def build_recovery(args: argparse.Namespace) -> RecoveryConfig:
-    """Return what becomes of sessions that the upstream has lost."""
-    return RecoveryConfig(is_enabled=not args.no_session_recovery)
+def _type_of(parse: Callable[[str], object]) -> Callable[[str], object]:
+    def parse_option(text: str) -> object:
+        try:
+            return parse(text)
+        except Wrong as wrong:
+            raise argparse.ArgumentTypeError(str(wrong)) from None
+
+    return parse_option
 
 
-def build_origin(args: argparse.Namespace) -> OriginConfig:
-    """Return which hosts and web pages are let in."""
-    return OriginConfig(allowed_origins=args.allow_origin, allowed_hosts=args.allow_host)
+def read_values(args: argparse.Namespace) -> Values:
+    """Return what *args*, the environment and the file that they name say.
+
+    Raises:
+        SettingsError: One of them says something that cannot be.
+    """
+    settings = settings_of(args.name)
+    problems = Problems()
+    layers: list[dict[str, Given]] = []
+    with problems.collecting():
+        layers.append(_read_flags(args, settings))
+    with problems.collecting():
+        layers.append(read_environment(settings, os.environ))
+    path = config_path(args)
+    if path is not None:
+        from ..config import read_file
+
+        with problems.collecting():
+            layers.append(read_file(path, settings))
+    problems.check()
+    return Values(settings, *layers, command=args.name, file=path)
 
 
-@contextmanager
-def naming(options: Mapping[str, str], args: argparse.Namespace) -> Generator[None, None, None]:
-    """Say what is wrong with a setting of the library by the option that sets it."""
-    try:
-        yield
-    except ValueError as error:
-        said = str(error)
-        if (found := _OUT_OF_RANGE.fullmatch(said)) is not None and found[1] in options:
-            bound = "at least" if found[2] == ">=" else "more than"
-            said = f"{options[found[1]]} must be {bound} {found[3]}, not {found[4]}"
-        raise ConfigError(f"{said}; see shadowcat {args.name} --help") from None
+def config_path(args: argparse.Namespace) -> str | None:
+    """Return where the configuration file is; None if there is none."""
+    if not hasattr(args, "config"):
+        return None
+    return args.config or os.environ.get(CONFIG_VARIABLE) or None
+
+
+def values_of(args: argparse.Namespace) -> Values:
+    """As `read_values`, but read once: a file may change meanwhile."""
+    if "values" not in args:
+        args.values = read_values(args)
+    return args.values  # type: ignore[no-any-return]
+
+
+def _read_flags(args: argparse.Namespace, settings: Iterable[Setting]) -> dict[str, Given]:
+    given, problems = {}, []
+    for setting in settings:
+        if setting.flag is None and setting.key != "upstream.command":
+            continue
+        value = getattr(args, setting.dest, None)
+        if value is None or value == []:
+            continue
+        source = setting.flag or "the command after --"
+        try:
+            if setting.kind.is_repeated:
+                value = [setting.kind.parse(text) for text in value]
+        except Wrong as wrong:
+            problems.append(f"{source} {wrong}")
+            continue
+        given[setting.key] = Given(value, source, Origin.FLAG)
+    if problems:
+        raise SettingsError(problems)
+    return given

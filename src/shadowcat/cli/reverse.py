@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import attrs
 import trio
 
-from ..proxy import ReverseProxyConfig, serve_reverse_proxy
-from ..session import StorageConfig
-from ..transport.downstream import ListenerConfig, is_loopback, parse_bind
-from .options import (
-    CHILDREN_OPTIONS,
-    OPTIONS,
-    Subparsers,
-    add_letting_in,
-    add_limits,
-    add_number,
-    add_streams,
-    build_endpoint,
-    build_origin,
-    build_recovery,
-    build_sessions,
-    naming,
-)
-from .server import add_server, build_children, build_server
-from .storage import add_storage, build_storage
-from .workers import SupervisorConfig, check_workers, supervise
+from ..config import REVERSE, Values, build_reverse
+from ..proxy import Beside, ReverseProxyConfig, nothing_beside, serve_reverse_proxy
+from ..transport.downstream import ServerTls, is_loopback, parse_bind
+from .options import Subparsers, add_command, add_file, add_settings, config_path, values_of
 
 log = logging.getLogger(__name__)
+
+_OF_THE_SUPERVISOR = ("listener.bind", "listener.workers", "limits.shutdown_timeout")
+"""What another worker does not see when it is changed."""
 
 _EXAMPLE = """\
 examples:
@@ -53,31 +38,50 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--bind", default="127.0.0.1:8080", metavar="HOST:PORT", help="default: %(default)s")
-    parser.add_argument("--path", default="/mcp", help="where clients find the endpoint; default: %(default)s")
-    add_number(parser, "--workers", int, 1, "processes that serve; more than 1 need the sqlite or redis store")
-    add_server(parser)
-    add_letting_in(parser)
-    add_storage(parser)
-    add_streams(parser)
-    add_limits(parser)
-    parser.set_defaults(run=run, name="reverse")
+    add_file(parser)
+    add_command(parser)
+    add_settings(parser, REVERSE)
+    parser.set_defaults(run=run, name=REVERSE)
     return parser
 
 
 async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
     """Serve until *shutdown* is set."""
-    config = build_config(args)
-    if args.workers == 1:
-        await listen(config, partial(serve_reverse_proxy, config, shutdown=shutdown))
+    values, config = values_of(args), build_config(args)
+    if values["listener.workers"] > 1:
+        await _supervise(args, values, config, shutdown)
         return
+    tls = ServerTls(config.listener.tls) if config.listener.tls is not None else None
+    beside: Beside = nothing_beside
+    if config_path(args) or tls:
+        from .reload import open_reloading
+
+        beside = partial(open_reloading, args, values, shutdown, tls)
+    await listen(config, partial(serve_reverse_proxy, config, shutdown=shutdown, beside=beside, tls=tls))
+
+
+async def _supervise(
+    args: argparse.Namespace, values: Values, config: ReverseProxyConfig, shutdown: trio.Event
+) -> None:
+    # Imported here, because it takes a while, and one process does without.
+    from .workers import SupervisorConfig, supervise
+
     workers = SupervisorConfig(
-        count=args.workers,
+        count=values["listener.workers"],
         arguments=args.argv,
         listener=config.listener,
         shutdown_timeout=config.shutdown_timeout,
+        check=partial(_check_again, args, values),
     )
     await listen(config, partial(supervise, workers, shutdown))
+
+
+async def _check_again(args: argparse.Namespace, started: Values) -> None:
+    """See whether workers could use the settings as they are now.  A checkpoint, all or nothing."""
+    from .reload import log_restart, read_again
+
+    values, _ = await trio.to_thread.run_sync(read_again, args)
+    log_restart(started, values, lambda key: key not in _OF_THE_SUPERVISOR)
 
 
 async def listen(config: ReverseProxyConfig, serve: Callable[..., Awaitable[None]]) -> None:
@@ -96,34 +100,9 @@ async def listen(config: ReverseProxyConfig, serve: Callable[..., Awaitable[None
 
 
 def build_config(args: argparse.Namespace) -> ReverseProxyConfig:
-    """Return what *args* say, checked.
+    """Return what *args*, the environment and the file say, checked.
 
     Raises:
         ConfigError: A value is out of range or malformed, or values contradict each other.
     """
-    config = build_listening(args, build_storage(args, os.environ))
-    check_workers(args.workers, config.storage, config.upstream)
-    if args.workers > 1:
-        # A message over HTTP+SSE would have to reach the process that has its stream.
-        config = attrs.evolve(config, http_sse=None)
-    return config
-
-
-def build_listening(args: argparse.Namespace, storage: StorageConfig) -> ReverseProxyConfig:
-    """As `build_config`, with sessions kept in *storage*."""
-    with naming(OPTIONS, args):
-        upstream = build_server(args)
-        with naming(CHILDREN_OPTIONS if args.command else OPTIONS, args):
-            children = build_children(args, upstream, default_spares=1)
-        return ReverseProxyConfig(
-            upstream=upstream,
-            children=children,
-            listener=ListenerConfig(bind=args.bind),
-            path=args.path,
-            endpoint=build_endpoint(args),
-            sessions=build_sessions(args),
-            recovery=build_recovery(args),
-            storage=storage,
-            origin=build_origin(args),
-            shutdown_timeout=args.shutdown_timeout,
-        )
+    return build_reverse(values_of(args))

@@ -19,7 +19,9 @@ from .limits_config import LimitsConfig as LimitsConfig
 from .pipe_call import PipeEndpointConfig as PipeEndpointConfig
 from .pump import PumpConfig as PumpConfig
 from .recovery import RecoveryConfig as RecoveryConfig
+from .reverse import Beside as Beside
 from .reverse import ReverseProxyConfig as ReverseProxyConfig
+from .reverse import nothing_beside as nothing_beside
 from .reverse import open_reverse_proxy_app as open_reverse_proxy_app
 from .reverse import serve_reverse_proxy as serve_reverse_proxy
 from .rules import ServerRule as ServerRule

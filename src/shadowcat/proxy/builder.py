@@ -85,14 +85,14 @@ class ReverseProxyServerBuilder:
         self._config = attrs.evolve(self._config, recovery=recovery)
         return self
 
-    def with_limits(self, limits: LimitsConfig) -> ReverseProxyServerBuilder:
-        """Limit how many messages clients send, as *limits* says."""
-        self._config = attrs.evolve(self._config, limits=limits)
-        return self
-
     def with_origin(self, origin: OriginConfig) -> ReverseProxyServerBuilder:
         """Let in the hosts and web pages that *origin* names."""
         self._config = attrs.evolve(self._config, origin=origin)
+        return self
+
+    def with_limits(self, limits: LimitsConfig) -> ReverseProxyServerBuilder:
+        """Limit how many messages clients send, as *limits* says."""
+        self._config = attrs.evolve(self._config, limits=limits)
         return self
 
     def with_shutdown_timeout(self, seconds: float) -> ReverseProxyServerBuilder:

@@ -17,7 +17,7 @@ from ..auth import OriginConfig, OriginPolicy
 from ..errors import ConfigError
 from ..session import SessionConfig, SessionStore, StorageConfig, StorageFactory, open_session_manager
 from ..transport import Upstream
-from ..transport.downstream import ListenerConfig, bind_socket, parse_bind, serve_asgi, start_listening
+from ..transport.downstream import ListenerConfig, ServerTls, bind_socket, parse_bind, serve_asgi, start_listening
 from ..transport.upstream import PipeConfig
 from ..upstreams import (
     OpenUpstream,
@@ -217,6 +217,7 @@ async def serve_reverse_proxy(
     shutdown: trio.Event | None = None,
     retire: trio.Event | None = None,
     beside: Beside = nothing_beside,
+    tls: ServerTls | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until *shutdown* is set and what is under way has ended.
@@ -233,18 +234,22 @@ async def serve_reverse_proxy(
             stops listening only, and closes each connection after its next answer.
         beside: Opened with the app before anybody is let in, and closed when nobody is left:
             what else is served about the proxy.
+        tls: Used in place of ``config.listener.tls``, for a certificate that can be changed.
 
     Raises:
-        ConfigError: The address cannot be bound, or a server is a command that cannot be run.
+        ConfigError: The address cannot be bound, a server is a command that cannot be run, or the
+            files of ``config.listener.tls`` cannot be used.
     """
     for name, server in config.upstreams.items():
         if upstream is None or name != DEFAULT:
             check_servers(server)
+    if tls is None and config.listener.tls is not None:
+        tls = ServerTls(config.listener.tls)
     stop = trio.Event() if shutdown is None else shutdown
     # Before anything else, so that its error comes alone.
     with sock or bind_socket(config.listener) as sock:
         async with open_reverse_proxy_app(config, store=store, upstream=upstream) as app, beside(app):
-            await _serve_on(sock, config, app, stop, retire, task_status)
+            await _serve_on(sock, config, app, stop, retire, tls, task_status)
 
 
 async def _serve_on(
@@ -253,6 +258,7 @@ async def _serve_on(
     app: ReverseProxyApp,
     stop: trio.Event,
     retire: trio.Event | None,
+    tls: ServerTls | None,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -265,6 +271,7 @@ async def _serve_on(
                 shutdown=stop,
                 retire=retire,
                 graceful_timeout=config.shutdown_timeout,
+                tls=tls,
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from shadowcat.cli import hangup
 from shadowcat.cli.workers import SupervisorConfig, supervise, supervisor
+from shadowcat.config import SettingsError
 from shadowcat.errors import ConfigError, WorkerFailed
 from shadowcat.resilience import BackoffConfig
 from shadowcat.transport.downstream import ListenerConfig, bind_socket
@@ -68,13 +70,14 @@ def alive(pids):
 
 
 @asynccontextmanager
-async def running(ledger, *behaviour, count=2, backoff=QUICK, port=0):
+async def running(ledger, *behaviour, count=2, backoff=QUICK, port=0, **rest):
     config = SupervisorConfig(
         count=count,
         arguments=[f"ledger={ledger}", *behaviour],
         listener=ListenerConfig(bind=f"127.0.0.1:{port}"),
         shutdown_timeout=10,
         backoff=backoff,
+        **rest,
     )
     crew = Crew(config, ledger)
     async with trio.open_nursery() as nursery:
@@ -195,10 +198,25 @@ async def test_hangup_changes_nothing_if_the_new_worker_cannot_serve(ledger, tmp
         assert len(alive(pid for _, pid in crew.started)) == 2
 
 
+async def test_hangup_changes_nothing_if_the_settings_are_wrong(ledger, caplog):
+    """A worker would not be better for being new."""
+
+    async def check():
+        await trio.lowlevel.checkpoint()
+        raise SettingsError(["f.toml:1: one", "f.toml:2: other"])
+
+    async with running(ledger, check=check) as crew:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: "are not replaced, and the old ones stay: f.toml:2: other" in caplog.text, PATIENCE)
+        assert "are not replaced, and the old ones stay: f.toml:1: one" in caplog.text
+        assert len(crew.started) == 2
+        assert len(alive(pid for _, pid in crew.started)) == 2
+
+
 async def test_hangup_of_a_lost_terminal_ends_it(ledger, monkeypatch):
     """Nobody is there any more to stop it."""
     answers = [True, False]
-    monkeypatch.setattr(supervisor, "has_terminal", lambda: answers.pop(0))
+    monkeypatch.setattr(hangup, "has_terminal", lambda: answers.pop(0))
     async with running(ledger) as crew:
         await trio.testing.wait_all_tasks_blocked(0.01)
         os.kill(os.getpid(), signal.SIGHUP)

@@ -1,5 +1,4 @@
 """Several processes that serve one address: a supervisor, and its workers."""
 
-from .check import check_workers as check_workers
 from .supervisor import SupervisorConfig as SupervisorConfig
 from .supervisor import supervise as supervise

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 import trio
 
-from ...errors import WorkerFailed
+from ...errors import ConfigError, WorkerFailed
 from ...resilience import Backoff, BackoffConfig
 from ...transport.downstream import ListenerConfig, bind_socket
+from ..hangup import answer_hangups, ignoring_hangups
+from ..reload import log_problems
 from .process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,9 @@ class SupervisorConfig:
     shutdown_timeout: float
     """Seconds that calls have at shutdown."""
 
+    check: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+    """Sees whether another worker could use the settings as they are now; raises ConfigError if not."""
+
     backoff: BackoffConfig = attrs.field(factory=lambda: BackoffConfig(budget=math.inf))
     """Between two starts of a worker that keeps ending."""
 
@@ -57,15 +60,15 @@ async def supervise(
     """Serve by worker processes until *shutdown* is set and all have finished.
 
     Passes the URLs to ``task_status`` once every worker serves.  SIGHUP replaces the
-    workers, one after the other, and does nothing once *shutdown* is set.  Cancel to stop
-    all at once; no process outlives this.
+    workers, one after the other, if ``config.check`` raises nothing, and does nothing once
+    *shutdown* is set.  Cancel to stop all at once; no process outlives this.
 
     Raises:
         ConfigError: The address cannot be bound.
         WorkerFailed: A worker could not serve at the start, or did not finish in order
             at the end.
     """
-    with _ignored(signal.SIGHUP), bind_socket(config.listener) as sock:
+    with ignoring_hangups(), bind_socket(config.listener) as sock:
         await _Supervisor(config, sock, shutdown).run(task_status)
 
 
@@ -103,13 +106,7 @@ class _Supervisor:
             async with trio.open_nursery() as nursery:
                 for place in self._places:
                     nursery.start_soon(self._keep, place)
-                had_terminal = has_terminal()
-                async for _ in hangups:
-                    if had_terminal and not has_terminal():
-                        log.info("the terminal has gone")
-                        self._shutdown.set()
-                    else:
-                        await self._replace_all()
+                await answer_hangups(hangups, self._replace_all, self._shutdown)
 
     async def _start_all(self) -> None:
         failures: list[WorkerFailed] = []
@@ -168,6 +165,11 @@ class _Supervisor:
     async def _replace_all(self) -> None:
         """Replace each worker by one that serves already; the old one finishes its calls."""
         await trio.lowlevel.checkpoint()
+        try:
+            await self._config.check()
+        except ConfigError as error:
+            log_problems("the workers are not replaced, and the old ones stay", error)
+            return
         log.info("replacing all workers, one after the other")
         for place, old in [(place, place.worker) for place in self._places]:
             async with place.changing:
@@ -201,25 +203,3 @@ async def _until(event: trio.Event, run: Callable[..., Awaitable[None]], *args: 
         nursery.start_soon(cancel)
         await run(*args)
         nursery.cancel_scope.cancel()
-
-
-@contextmanager
-def _ignored(number: signal.Signals) -> Iterator[None]:
-    """Have *number* do nothing while nobody receives it.
-
-    trio delivers again what a receiver left, and by default that ends the process.
-    """
-    before = signal.signal(number, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
-
-
-def has_terminal() -> bool:
-    """Tell whether this process has a controlling terminal, and somebody is there."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True

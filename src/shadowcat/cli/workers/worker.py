@@ -14,6 +14,7 @@ import trio
 from ...proxy import serve_reverse_proxy
 from ...telemetry import configure_logging
 from ..main import build_parser, catch_errors, raise_file_limit
+from ..options import values_of
 from ..reverse import build_config
 from .lifeline import DRAIN, Report, encode_report, receive
 
@@ -32,16 +33,21 @@ def main(argv: Sequence[str]) -> int:
     number, sock_file, lifeline_file = map(int, argv[:3])
     with socket.socket(fileno=sock_file) as sock, socket.socket(fileno=lifeline_file) as lifeline:
         args = build_parser().parse_args(argv[3:])
-        configure_logging(args.log_level, args.log_format, worker=number)
-        raise_file_limit()
         # The supervisor gets it as well, and knows what to do.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        status, errors = catch_errors(partial(trio.run, serve, args, sock, lifeline))
+        status, errors = catch_errors(partial(_start, args, number, sock, lifeline))
         if errors:
             # To be told once, by the supervisor; if it is gone, by nobody.
             with contextlib.suppress(OSError):
                 lifeline.sendall(encode_report(Report(errors=tuple(map(str, errors)))))
         return status
+
+
+def _start(args: argparse.Namespace, number: int, sock: socket.socket, lifeline: socket.socket) -> int:
+    values = values_of(args)
+    configure_logging(values["log.level"], values["log.format"], worker=number)
+    raise_file_limit()
+    return trio.run(serve, args, sock, lifeline)
 
 
 async def serve(args: argparse.Namespace, sock: socket.socket, lifeline: socket.socket) -> int:

@@ -14,3 +14,6 @@ from .listener import start_listening as start_listening
 from .listener import url_of as url_of
 from .server import serve_asgi as serve_asgi
 from .stdio import open_stdio as open_stdio
+from .tls import ServerTls as ServerTls
+from .tls import TlsConfig as TlsConfig
+from .tls import build_context as build_context

@@ -15,6 +15,7 @@ from ..asgi import ASGIApp
 from .head import Refused, RequestHead, can_begin, parse_head
 from .http1 import HTTPExchange, error_response
 from .listener import ListenerConfig
+from .tls import TlsSocket, TlsWire
 from .websocket import STREAM_ID, serve_websocket
 from .wire import Wire
 
@@ -51,7 +52,7 @@ class Connection:
 
     def __init__(self, app: ASGIApp, sock: socket.socket, limits: ListenerConfig, context: ServerContext) -> None:
         self._app = app
-        self._wire = Wire(sock, limits.write_timeout)
+        self._wire = (TlsWire if isinstance(sock, TlsSocket) else Wire)(sock, limits.write_timeout)
         self._limits = limits
         self._context = context
 

@@ -90,7 +90,7 @@ class HTTPExchange:
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": head.version,
             "method": head.method,
-            "scheme": "http",
+            "scheme": "https" if self._wire.is_encrypted else "http",
             "path": unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii"),
             "raw_path": path,
             "query_string": query,

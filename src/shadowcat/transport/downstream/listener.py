@@ -11,6 +11,7 @@ import sys
 import attrs
 
 from ...errors import ConfigError
+from .tls import TlsConfig
 
 KEEPALIVE_IDLE = 60
 KEEPALIVE_INTERVAL = 15
@@ -49,6 +50,9 @@ class ListenerConfig:
 
     ping_interval: float = attrs.field(default=20.0, validator=_positive)
     """How long a WebSocket may be silent before it is pinged, and then before it is given up."""
+
+    tls: TlsConfig | None = None
+    """What clients are shown if they have to use ``https``; None serves ``http``."""
 
     @bind.validator
     def _check_bind(self, _: attrs.Attribute[str], value: str) -> None:
@@ -91,10 +95,10 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def url_of(sock: socket.socket) -> str:
+def url_of(sock: socket.socket, scheme: str = "http") -> str:
     """Return the URL of a bound socket, with the port it really has."""
     host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if sock.family == socket.AF_INET6 else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{scheme}://{host}:{port}"
 
 
 def open_listening_socket(config: ListenerConfig) -> socket.socket:

@@ -12,6 +12,7 @@ from hypercorn.config import Config
 from ..asgi import ASGIApp
 from .connection import Connection, ServerContext
 from .listener import ListenerConfig, url_of
+from .tls import ServerTls
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ async def serve_asgi(
     shutdown: trio.Event,
     retire: trio.Event | None = None,
     graceful_timeout: float,
+    tls: ServerTls | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve *app* over HTTP/1.1 and WebSocket on the listening socket *sock*, which is closed at the end.
@@ -40,13 +42,23 @@ async def serve_asgi(
     next response: no client is left in doubt about a request.
 
     Passes the bound URLs to ``task_status``.
+
+    Args:
+        tls: Used in place of ``config.tls``, for a certificate that can be changed.
+
+    Raises:
+        ConfigError: The files of ``config.tls`` cannot be used.
     """
+    tls = tls or (ServerTls(config.tls) if config.tls else None)
     context = ServerContext(_as_hypercorn(config))
 
     async def handle(stream: trio.SocketStream) -> None:
         # trio's own socket methods yield more often than a short request can afford.
         own = stream.socket
-        await Connection(app, socket.socket(own.family, own.type, own.proto, own.detach()), config, context).run()
+        plain = socket.socket(own.family, own.type, own.proto, own.detach())
+        served = plain if tls is None else await _encrypt(tls, plain, context)
+        if served is not None:
+            await Connection(app, served, config, context).run()
 
     async with (
         trio.SocketListener(trio.socket.from_stdlib_socket(sock)) as listener,
@@ -54,7 +66,7 @@ async def serve_asgi(
     ):
         async with trio.open_nursery() as accepting:
             await accepting.start(partial(trio.serve_listeners, handle, [listener], handler_nursery=connections))
-            url = url_of(sock)
+            url = url_of(sock, "http" if tls is None else "https")
             log.debug("serving on %s", url)
             task_status.started([url])
             await (shutdown if retire is None else retire).wait()
@@ -64,6 +76,17 @@ async def serve_asgi(
         await shutdown.wait()
         context.drain()
         connections.cancel_scope.deadline = trio.current_time() + graceful_timeout
+
+
+async def _encrypt(tls: ServerTls, sock: socket.socket, context: ServerContext) -> socket.socket | None:
+    """Return *sock* encrypted; None if the client does not agree, or the server drains meanwhile."""
+    with trio.CancelScope() as waiting:
+        context.idle.add(waiting)
+        try:
+            return await tls.accept(sock)
+        finally:
+            context.idle.discard(waiting)
+    return None
 
 
 def _as_hypercorn(config: ListenerConfig) -> Config:

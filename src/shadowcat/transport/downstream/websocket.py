@@ -88,7 +88,7 @@ class GuardedWebSocket(WSStream):
             config,
             context,
             app_task,
-            False,
+            wire.is_encrypted,
             wire.client,
             wire.server,
             self._transmit,

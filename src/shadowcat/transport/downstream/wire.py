@@ -25,6 +25,9 @@ class Wire:
     One task may receive while others send.  Owns *sock*, which is non-blocking.
     """
 
+    is_encrypted = False
+    """Whether nobody between the client and us can read along."""
+
     __slots__ = ("_is_ending", "_lock", "_sock", "_write_timeout", "buffer", "client", "is_gone", "server")
 
     def __init__(self, sock: socket.socket, write_timeout: float) -> None:

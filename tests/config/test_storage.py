@@ -1,16 +1,20 @@
-"""Where sessions are kept, as the command line says it; the environment's part is in test_reverse.py."""
+"""Where sessions are kept, as flags and variables say it."""
 
 import pytest
 
 from shadowcat import RedisConfig, SqliteConfig, StorageBackend, StorageConfig
 from shadowcat.cli.main import build_parser
-from shadowcat.cli.storage import build_storage
+from shadowcat.cli.options import read_values
+from shadowcat.config.storage import build_storage
 from shadowcat.errors import ConfigError
 
 
 def storage_of(*options, **environ):
     args = build_parser().parse_args(["reverse", "--upstream", "http://upstream.invalid/mcp", *options])
-    return build_storage(args, environ)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        return build_storage(read_values(args))
 
 
 def test_default_is_memory():
