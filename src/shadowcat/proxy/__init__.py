@@ -7,6 +7,7 @@ from .config import EndpointConfig as EndpointConfig
 from .forward import ForwardProxyConfig as ForwardProxyConfig
 from .forward import serve_forward_proxy as serve_forward_proxy
 from .http_sse import HttpSseConfig as HttpSseConfig
+from .metrics import open_metrics as open_metrics
 from .pipe_call import PipeEndpointConfig as PipeEndpointConfig
 from .pump import PumpConfig as PumpConfig
 from .recovery import RecoveryConfig as RecoveryConfig

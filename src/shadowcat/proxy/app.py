@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import attrs
 
 from ..auth import OriginPolicy
 from ..errors import HeadersTooLarge, InvalidRequest, PathNotFound
 from ..protocol import collect_headers
-from ..session import PersistenceStatistics, SessionManager, StreamStatistics
-from ..transport import Exchange, MessageStream, Receive, Scope, Send, Upgrade
+from ..session import PersistenceStatistics, SessionManager, SessionStatistics, StreamStatistics
+from ..transport import Exchange, MessageStream, Receive, Scope, Send, Upgrade, Upstream
 from ..upstreams import UpstreamSet
 from .boundary import serve_safely
 from .drain import Drain, draining_error
+from .observers import Observers
 from .routes import Route, Routes
 
 _CORS_HEADERS = (
@@ -22,6 +24,13 @@ _CORS_HEADERS = (
     (b"vary", b"origin"),
 )
 
+
+PROBES = frozenset({"/health", "/ready"})
+"""What supervisors ask, too often to be told of."""
+
+if TYPE_CHECKING:
+    from ..session import FailoverStatistics
+    from ..telemetry import AuditLog
 
 ServePipe = Callable[..., Awaitable[None]]
 
@@ -42,11 +51,16 @@ class ProxyStatistics:
 
     under_way: int
     """Calls and listening connections now."""
+    listening: int
+    """Of those, the connections on which a client merely listens."""
     recoveries: int
     """Upstream sessions that took the place of lost ones."""
+    sessions: SessionStatistics
     streams: StreamStatistics
     persistence: PersistenceStatistics | None
     """None until something was to be written behind."""
+    fallback: FailoverStatistics | None
+    """None if the store has none."""
 
 
 class ReverseProxyApp:
@@ -67,7 +81,16 @@ class ReverseProxyApp:
         *,
         sessions: SessionManager | None = None,
         upstream_sets: Mapping[str, UpstreamSet] = MappingProxyType({}),
+        upstreams: Mapping[str, Upstream] = MappingProxyType({}),
+        observers: Observers | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
+        self.audit = audit
+        """Where what was done to the proxy is to be written down; None if nobody wants that."""
+        self.upstreams = upstreams
+        """The servers behind the proxy, by name, however they are reached."""
+        self.observers = Observers() if observers is None else observers
+        """Who is told of each exchange."""
         self._sessions = sessions
         self.upstream_sets = upstream_sets
         """The servers behind the proxy that can be steered, by name."""
@@ -125,6 +148,9 @@ class ReverseProxyApp:
             await _answer_lifespan(receive, send)
             return
         exchange = (Upgrade if scope["type"] == "websocket" else Exchange)(scope, receive, send)
+        if self.observers.present and exchange.path not in PROBES:
+            client = scope.get("client")
+            self.observers.begin(exchange, exchange.path, client[0] if client else None)
         await serve_safely(exchange, lambda: self._serve(exchange))
 
     async def _serve(self, exchange: Exchange) -> None:

@@ -9,6 +9,7 @@ from ..errors import ClientDisconnected, ProtocolError, ShadowcatError, Upstream
 from ..protocol import error_body
 from ..transport import Exchange
 from .answers import UNEXPECTED, answer_to
+from .outcomes import outcome_of
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,9 @@ async def serve_safely(exchange: Exchange, serve: Callable[[], Awaitable[None]])
         log.debug("%s", error)
     except Exception as error:  # noqa: BLE001 - the boundary: nothing may reach the server
         await _refuse(exchange, error)
+    finally:
+        if exchange.record is not None:
+            exchange.record.finish(exchange.status, exchange.headers)
 
 
 async def _refuse(exchange: Exchange, error: Exception) -> None:
@@ -40,8 +44,13 @@ async def _refuse(exchange: Exchange, error: Exception) -> None:
         log.warning("%s %r: %s", exchange.method, exchange.path, error)
     else:
         log.debug("%s %r answered %d: %s", exchange.method, exchange.path, answer.status, error)
+    if exchange.record is not None:
+        exchange.record.note_failure(outcome_of(error), error)
     if exchange.status:
         return
+    if exchange.record is not None:
+        for observer in exchange.record.observers:
+            await observer.refuse(exchange.record, error)
     request_id = exchange.request_id
     if request_id is None and isinstance(error, ProtocolError):
         request_id = error.request_id

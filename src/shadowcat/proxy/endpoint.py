@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 class McpEndpoint:
     """Answers POST, GET and DELETE at the MCP endpoint."""
 
+    name = "default"
+    """That of the server behind it."""
+
     def __init__(self, config: EndpointConfig, upstream: Upstream, legacy: LegacyEndpoint, drain: Drain) -> None:
         self._config = config
         self._upstream = upstream
@@ -62,6 +65,8 @@ class McpEndpoint:
         """Relay *message*, whose text is *body*."""
         if isinstance(message, Request):
             exchange.request_id = message.id
+        if exchange.record is not None:
+            exchange.headers = exchange.record.note_message(self.name, exchange.headers, message, len(body))
         match classify(exchange.headers, message):
             case Initialize(request):
                 await self._legacy.initialize(exchange, body, request)

@@ -31,6 +31,7 @@ from ..protocol import (
 )
 from ..session import (
     Cursor,
+    EndReason,
     EventStream,
     HeldId,
     Session,
@@ -274,7 +275,7 @@ class LegacyEndpoint:
     async def delete(self, exchange: Exchange) -> None:
         """End a session, here and upstream."""
         session = await self._session(exchange)
-        await self._sessions.end(session.id)
+        await self._sessions.end(session.id, EndReason.CLIENT)
         await self.end_upstream(session)
         await exchange.respond(200, [])
 
@@ -297,6 +298,7 @@ class LegacyEndpoint:
             nonlocal left_upstream, opened
             async with AsyncExitStack() as place, AsyncExitStack() as sent:
                 await place.enter_async_context(self._sessions.reserve())
+                exchange.hand_over()
                 answer = await self._room.upstream.send(UpstreamRequest("POST", headers, body))
                 sent.push_async_callback(answer.aclose)
                 left_upstream = upstream_session_id_of(answer)

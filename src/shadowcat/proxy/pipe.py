@@ -17,6 +17,7 @@ from ..transport import MessageStream
 from .config import EndpointConfig
 from .drain import Drain
 from .endpoint import McpEndpoint
+from .observers import Observers
 from .pipe_call import PipeEndpointConfig, PipeRoom
 from .pipe_client import PipeClient
 
@@ -33,9 +34,14 @@ class PipeEndpoint:
     """Serves clients on message streams."""
 
     def __init__(
-        self, config: PipeEndpointConfig, endpoint_config: EndpointConfig, endpoint: McpEndpoint, drain: Drain
+        self,
+        config: PipeEndpointConfig,
+        endpoint_config: EndpointConfig,
+        endpoint: McpEndpoint,
+        drain: Drain,
+        observers: Observers,
     ) -> None:
-        self._room = PipeRoom(config, endpoint, drain)
+        self._room = PipeRoom(config, endpoint, drain, observers)
         self._config = endpoint_config
 
     async def serve(

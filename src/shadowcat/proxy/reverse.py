@@ -22,6 +22,7 @@ from ..session import (
     StorageFactory,
     open_session_manager,
 )
+from ..telemetry import AccessLogConfig, AuditLogConfig, TracingConfig
 from ..transport import Upstream
 from ..transport.downstream import ListenerConfig, bind_socket, parse_bind, serve_asgi, start_listening
 from ..transport.upstream import HttpUpstreamConfig, PipeConfig
@@ -31,6 +32,8 @@ from .drain import Drain
 from .endpoint import McpEndpoint
 from .http_sse import HttpSseConfig, HttpSseEndpoint
 from .legacy import LegacyEndpoint
+from .logs import audit_sessions, auditing_circuits, open_logs
+from .observers import Observers
 from .pipe import PipeEndpoint
 from .pipe_call import PipeEndpointConfig
 from .pump import PumpConfig, PumpRoom
@@ -88,6 +91,15 @@ class ReverseProxyConfig:
     http_sse: HttpSseConfig | None = attrs.field(factory=HttpSseConfig)
     """Where clients of the older transport find theirs; None if it is not served."""
 
+    access: AccessLogConfig | None = None
+    """Where each exchange is written down; None: nowhere."""
+
+    audit: AuditLogConfig | None = None
+    """Where is written down who was let in and what was done to the proxy; None: nowhere."""
+
+    tracing: TracingConfig | None = None
+    """Where spans are sent; None: nowhere, and clients' own trace headers pass as they are."""
+
     app: AppConfig = attrs.field(factory=AppConfig)
     pipes: PipeEndpointConfig = attrs.field(factory=PipeEndpointConfig)
     shutdown_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
@@ -118,7 +130,9 @@ async def open_reverse_proxy_app(
         serve_pipe: Serves clients on WebSockets and over HTTP+SSE, instead of the proxy.
     """
     drain = Drain()
+    observers = Observers()
     async with (
+        open_logs(config.access, config.audit, config.tracing, observers) as audit,
         _open_upstream(config, upstream) as upstream,
         _open_store(config.storage, store) as store,
         open_session_manager(config.sessions, store) as sessions,
@@ -130,21 +144,26 @@ async def open_reverse_proxy_app(
         legacy = LegacyEndpoint(config.endpoint, room, drain)
         endpoint = McpEndpoint(config.endpoint, upstream, legacy, drain)
         sessions.on_expired = legacy.end_upstream
-        serve = serve_pipe or PipeEndpoint(config.pipes, config.endpoint, endpoint, drain).serve
+        if audit is not None:
+            audit_sessions(audit, sessions.journal)
+        serve = serve_pipe or PipeEndpoint(config.pipes, config.endpoint, endpoint, drain, observers).serve
         http_sse = None if config.http_sse is None else HttpSseEndpoint(config.http_sse, config.endpoint, serve)
         sockets = {config.ws_path: WebSocketEndpoint(config.endpoint, serve, drain)}
-        routes = build_routes(config.path, endpoint, drain, partial(_fallback, store), http_sse, sockets)
+        routes = build_routes(config.path, endpoint, drain, partial(_degraded, store), http_sse, sockets)
         host, _ = parse_bind(config.listener.bind)
 
         def statistics() -> ProxyStatistics:
             return ProxyStatistics(
                 drain.under_way,
+                drain.listening,
                 recovery.recoveries,
+                sessions.journal.statistics(),
                 sessions.streams.statistics(),
                 sessions.persistence_statistics(),
+                _fallback(store),
             )
 
-        yield ReverseProxyApp(
+        app = ReverseProxyApp(
             config.app,
             routes,
             OriginPolicy(config.origin, host),
@@ -152,7 +171,12 @@ async def open_reverse_proxy_app(
             statistics,
             serve,
             sessions=sessions,
+            upstreams={endpoint.name: upstream},
+            observers=observers,
+            audit=audit,
         )
+        async with auditing_circuits(audit, lambda: app.upstream_sets):
+            yield app
 
 
 @asynccontextmanager
@@ -165,11 +189,16 @@ async def _open_store(config: StorageConfig, injected: SessionStore | None) -> A
 
 
 def _fallback(store: SessionStore) -> FailoverStatistics | None:
-    """Return how the fallback of *store* is doing, if it is in use."""
+    """Return how the fallback of *store* is doing, if it has one."""
     # Imported here, because a proxy need not have it to start.
     from ..session import FailoverStore
 
-    return store.statistics() if isinstance(store, FailoverStore) and store.is_degraded else None
+    return store.statistics() if isinstance(store, FailoverStore) else None
+
+
+def _degraded(store: SessionStore) -> FailoverStatistics | None:
+    statistics = _fallback(store)
+    return statistics if statistics is not None and statistics.is_degraded else None
 
 
 @asynccontextmanager

@@ -116,6 +116,9 @@ class EventStream:
     """Whether it is known that there is something to be had: from the upstream, or at its end."""
     is_cancelled: bool = False
     """Whether the client no longer wants the answer, which may then never come."""
+    is_error: bool = False
+    failure: Exception | None = None
+    """Why it ended before its time."""
     is_ended: bool = False
     is_delivered: bool = False
     """Whether a client has been written everything, after the end."""

@@ -16,6 +16,7 @@ from ..errors import SessionConflict, SessionLimitReached, SessionNotFound, Stor
 from ..protocol import RawId, ResponseMode
 from .config import SessionConfig
 from .event_stream import EventStream
+from .journal import EndReason, SessionJournal
 from .lease import OwnerLease
 from .model import Session, SessionId, UpstreamSessionId, new_session_id
 from .persistence import PersistenceStatistics, PersistenceWorker
@@ -54,6 +55,8 @@ class SessionManager:
         gone from the store; the place to end it upstream as well."""
 
         self._presences = Presences()
+        self.journal = SessionJournal(self._presences)
+        """What became of sessions."""
         self._opening = 0
         self._epoch = 0.0
         self._nursery: trio.Nursery | None = None
@@ -153,9 +156,10 @@ class SessionManager:
         )
         try:
             await self.store.create_session(session)
+            await self.journal.note_opened(session)
         except trio.Cancelled:
             with trio.move_on_after(1, shield=True):
-                await self.end(session.id)
+                await self.end(session.id, EndReason.CLIENT)
             raise
         self._presences.of(session).last_stored = trio.current_time()
         return session
@@ -192,13 +196,15 @@ class SessionManager:
         except (SessionNotFound, SessionConflict, StoreError) as error:
             log.debug("a session was not updated: %s", error)
 
-    async def end(self, session_id: SessionId) -> None:
+    async def end(self, session_id: SessionId, reason: EndReason = EndReason.ADMIN) -> None:
         """Forget a session and end its listening streams.  Does nothing if it is gone."""
         self._forget(session_id)
         try:
             await self.store.delete_session(session_id)
         except SessionNotFound:
             log.debug("session was ended already")
+            return
+        await self.journal.note_ended(session_id, reason)
 
     def use(self, session: Session) -> AbstractContextManager[None]:
         """Keep the session from expiring while a request in it is under way."""
@@ -285,6 +291,7 @@ class SessionManager:
 
     async def _tell_expired(self, session: Session, limiter: trio.CapacityLimiter) -> None:
         try:
+            await self.journal.note_ended(session.id, EndReason.EXPIRED)
             if self.on_expired is not None:
                 await self.on_expired(session)
         except Exception:
@@ -301,6 +308,7 @@ class SessionManager:
             try:
                 await self.reap()
             except* (StoreError, OSError) as group:
+                self.journal.failures += 1
                 log.error("sessions and streams could not be ended, trying again later: %s", group.exceptions)
 
     async def _store_uses(self) -> None:
