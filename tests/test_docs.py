@@ -118,7 +118,7 @@ def test_every_python_block_is_a_program_or_a_test():
 async def test_program_in_a_page_serves(text, server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sender, receiver = trio.open_memory_channel(1)
-    source = text.replace("127.0.0.1:8080", "127.0.0.1:0").replace("http://127.0.0.1:9000/mcp", server.url)
+    source = re.sub(r"127\.0\.0\.1:(8080|9464)", "127.0.0.1:0", text).replace("http://127.0.0.1:9000/mcp", server.url)
     names: dict[str, Any] = {"print": sender.send_nowait}
     exec(source.replace("trio.run(main)", ""), names)
     with trio.fail_after(5):
