@@ -76,35 +76,39 @@ class Observer:
 class CallRecord:
     """One exchange.  Times are by trio's clock, in seconds."""
 
-    __slots__ = (
-        "answered_at",
-        "bytes_in",
-        "bytes_out",
-        "client",
-        "ended_at",
-        "error",
-        "events",
-        "handed_at",
-        "head_at",
-        "http_method",
-        "is_complete",
-        "is_error",
-        "is_listening",
-        "is_request",
-        "message",
-        "method",
-        "observers",
-        "outcome",
-        "path",
-        "request_id",
-        "session_id",
-        "span",
-        "started_at",
-        "status",
-        "time",
-        "trace_id",
-        "upstream",
-    )
+    # Defaults stand here, because most of them stay what they are, and each exchange has a record.
+    handed_at: float | None = None
+    """When it was given to the upstream."""
+    answered_at: float | None = None
+    """When the upstream had answered: with the head of a stream, with the whole of a document."""
+    head_at: float | None = None
+    """When the client was sent the head of its answer."""
+    ended_at: float = 0.0
+    method: str | None = None
+    """The JSON-RPC method; None while there is no message."""
+    message: Message | Batch | None = None
+    """Only until the end: it has the params."""
+    is_request: bool = False
+    is_listening: bool = False
+    """Whether its answer is a stream that may stay open for ever."""
+    request_id: bytes | None = None
+    session_id: bytes | None = None
+    upstream: str | None = None
+    """The name of the server; None if there was none to go to."""
+    status: int = 0
+    outcome: Outcome = Outcome.OK
+    error: str | None = None
+    """The class of what went wrong."""
+    is_error: bool = False
+    """Whether the answer is a JSON-RPC error of the server's."""
+    is_complete: bool = False
+    bytes_in: int = 0
+    bytes_out: int = 0
+    events: int = 0
+    span: Any = None
+    """For whoever traces."""
+    trace_id: str | None = None
+    """Of the trace that it is a part of, in hexadecimal digits."""
 
     def __init__(self, http_method: str, path: str, client: str | None, observers: Sequence[Observer]) -> None:
         self.http_method = http_method
@@ -116,38 +120,6 @@ class CallRecord:
         self.time = time.time()
         """When it began, in seconds since the Unix epoch."""
         self.started_at = trio.current_time()
-        self.handed_at: float | None = None
-        """When it was given to the upstream."""
-        self.answered_at: float | None = None
-        """When the upstream had answered: with the head of a stream, with the whole of a document."""
-        self.head_at: float | None = None
-        """When the client was sent the head of its answer."""
-        self.ended_at = self.started_at
-        self.method: str | None = None
-        """The JSON-RPC method; None while there is no message."""
-        self.message: Message | Batch | None = None
-        """Only until the end: it has the params."""
-        self.is_request = False
-        self.is_listening = False
-        """Whether its answer is a stream that may stay open for ever."""
-        self.request_id: bytes | None = None
-        self.session_id: bytes | None = None
-        self.upstream: str | None = None
-        """The name of the server; None if there was none to go to."""
-        self.status = 0
-        self.outcome = Outcome.OK
-        self.error: str | None = None
-        """The class of what went wrong."""
-        self.is_error = False
-        """Whether the answer is a JSON-RPC error of the server's."""
-        self.is_complete = False
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.events = 0
-        self.span: Any = None
-        """For whoever traces."""
-        self.trace_id: str | None = None
-        """Of the trace that it is a part of, in hexadecimal digits."""
 
     @property
     def label(self) -> str:
