@@ -384,7 +384,7 @@ async def test_whatever_clients_say_there_is_an_end_to_the_series(autojump_clock
 
 @pytest.mark.slow
 async def test_scrape_is_short_at_ten_thousand_sessions():
-    """And with a stream in each; less than 10 ms."""
+    """And with a stream in each; less than 10 ms of CPU, whatever else the machine is at."""
     config = attrs.evolve(CONFIG, sessions=SessionConfig(max_sessions=20_000, streams=StreamConfig()))
     async with open_proxy_kit(config) as kit, scraping(kit.app) as scraper:
         await open_session(kit)
@@ -396,9 +396,9 @@ async def test_scrape_is_short_at_ten_thousand_sessions():
         for method in ("ping", "tools/list", "tools/call", "prompts/list", "other"):
             await call(kit, request(1, method), lambda pending: pending.answer(result(1)), moved)
         times = []
-        for _ in range(10):
-            began = time.perf_counter()
+        for _ in range(20):
+            began = time.process_time()
             await scraper.served.scrape()
-            times.append(time.perf_counter() - began)
+            times.append(time.process_time() - began)
         print(f"a scrape takes {1000 * min(times):.1f} ms")
     assert min(times) < 0.010
