@@ -122,7 +122,8 @@ async def test_program_in_a_page_serves(text, server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SHADOWCAT_ADMIN_TOKEN", "a-token-of-24-characters")
     sender, receiver = trio.open_memory_channel(1)
-    source = re.sub(r"127\.0\.0\.1:(8080|9465)", "127.0.0.1:0", text).replace("http://127.0.0.1:9000/mcp", server.url)
+    source = re.sub(r"127\.0\.0\.1:(8080|946[45])", "127.0.0.1:0", text)
+    source = source.replace("http://127.0.0.1:9000/mcp", server.url)
     names: dict[str, Any] = {"print": sender.send_nowait}
     exec(source.replace("trio.run(main)", ""), names)
     with trio.fail_after(5):

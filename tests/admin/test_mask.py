@@ -128,13 +128,13 @@ SAFE = {
     *("bind", "path", "ws_path", "sse_path", "messages_path", "prefix", "ca_file", "cwd"),  # names and places
     *("allowed_origins", "allowed_hosts", "forward_headers", "inherit"),  # names
     *("name", "server", "servers", "host", "header"),  # names
-    *("client_header", "per_method", "per_tool", "cert_file", "key_file", "client_ca_file"),  # names
+    *("client_header", "per_method", "per_tool", "cert_file", "key_file", "client_ca_file", "service_name"),  # names
 }
 
 
 def test_every_field_that_holds_text_is_known():
     """A new one is masked, or is put among the safe ones here after some thought."""
-    unsafe = {"url", "headers", "command", "env"}
+    unsafe = {"url", "endpoint", "headers", "command", "env"}
     masked_by_name = {"value"}
     texts = set()
     for config in config_classes():

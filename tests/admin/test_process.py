@@ -67,7 +67,9 @@ async def test_persistence_is_shown_once_there_is_some(autojump_clock):
         await open_session(kit.proxy)
         await kit.sessions.ensure_persistence_started()
         shown = (await kit.admin.get("/v1/store")).body
-    assert {"pending", "written", "coalesced", "failures", "lost", "is_degraded"} == set(shown["persistence"])
+    assert {"pending", "written", "coalesced", "failures", "lost", "is_degraded", "batches", "flush_time"} == set(
+        shown["persistence"]
+    )
 
 
 async def test_settings_are_shown_without_secrets():

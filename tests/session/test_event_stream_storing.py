@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from shadowcat.session import LogLimits, OwnerId, ResumePoint, StreamKind
-from shadowcat.session import event_stream as module
+from shadowcat.session import stream as module
 from shadowcat.session.stream import Ownership
 
 from .test_event_stream import publish, stream_of
@@ -13,7 +13,7 @@ from .test_event_stream import publish, stream_of
 @pytest.fixture
 def small(monkeypatch):
     """Pieces of ten bytes."""
-    monkeypatch.setattr(module, "_MAX_APPEND", 10)
+    monkeypatch.setattr(module, "MAX_APPEND", 10)
 
 
 def store_all(stream):

@@ -54,6 +54,7 @@ from .jsonrpc import replace_id as replace_id
 from .media import ResponseMode as ResponseMode
 from .media import media_type as media_type
 from .methods import CANCELLED as CANCELLED
+from .methods import CLIENT_METHODS as CLIENT_METHODS
 from .methods import DISCOVER as DISCOVER
 from .methods import INITIALIZE as INITIALIZE
 from .methods import INITIALIZED as INITIALIZED
@@ -74,6 +75,11 @@ from .sse_block import SSEBlock as SSEBlock
 from .sse_block import SSEFramer as SSEFramer
 from .sse_block import read_block as read_block
 from .sse_block import without_ids as without_ids
+from .trace_context import TRACE_CONTEXT as TRACE_CONTEXT
+from .trace_context import SpanContext as SpanContext
+from .trace_context import context_in_meta as context_in_meta
+from .trace_context import parse_traceparent as parse_traceparent
+from .trace_context import target_of as target_of
 from .versions import BATCH_VERSION as BATCH_VERSION
 from .versions import LEGACY_VERSIONS as LEGACY_VERSIONS
 from .versions import MODERN_VERSIONS as MODERN_VERSIONS

@@ -18,6 +18,7 @@ import msgspec
 from ..errors import HeaderMismatch, InvalidRequest
 from .jsonrpc import Notification, RawId, Request, read_value
 from .methods import NAME_PARAMS, TOOLS_CALL
+from .trace_context import TRACE_CONTEXT
 
 SESSION_ID: Final = b"mcp-session-id"
 PROTOCOL_VERSION: Final = b"mcp-protocol-version"
@@ -53,8 +54,7 @@ _TO_UPSTREAM = frozenset(
         b"accept-language",
         b"content-type",
         b"user-agent",
-        b"traceparent",
-        b"tracestate",
+        *TRACE_CONTEXT,
         PROTOCOL_VERSION,
         METHOD,
         NAME,

@@ -39,3 +39,36 @@ TOOLS_CALL: Final = "tools/call"
 
 NAME_PARAMS: Final = {TOOLS_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
 """The param that ``Mcp-Name`` mirrors, for the methods that must carry it."""
+
+TARGET_PARAMS: Final = {TOOLS_CALL: "name", "prompts/get": "name"}
+"""The param that names what a request is for, where people give names that may be told."""
+
+CLIENT_METHODS: Final = frozenset(
+    {
+        INITIALIZE,
+        INITIALIZED,
+        SET_LEVEL,
+        RESOURCES_SUBSCRIBE,
+        RESOURCES_UNSUBSCRIBE,
+        CANCELLED,
+        PROGRESS,
+        DISCOVER,
+        SUBSCRIPTIONS_LISTEN,
+        TOOLS_LIST,
+        TOOLS_CALL,
+        "completion/complete",
+        "notifications/roots/list_changed",
+        "notifications/tasks/status",
+        "ping",
+        "prompts/get",
+        "prompts/list",
+        "resources/list",
+        "resources/read",
+        "resources/templates/list",
+        "tasks/cancel",
+        "tasks/get",
+        "tasks/list",
+        "tasks/result",
+    }
+)
+"""What a client may send, in any revision: what can be counted by its name without an end."""

@@ -16,6 +16,7 @@ from .http_sse import HttpSseConfig as HttpSseConfig
 from .limits import Limits as Limits
 from .limits import LimitStatistics as LimitStatistics
 from .limits_config import LimitsConfig as LimitsConfig
+from .metrics import open_metrics as open_metrics
 from .pipe_call import PipeEndpointConfig as PipeEndpointConfig
 from .pump import PumpConfig as PumpConfig
 from .recovery import RecoveryConfig as RecoveryConfig

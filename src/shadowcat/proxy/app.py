@@ -11,16 +11,14 @@ import attrs
 from ..auth import OriginPolicy
 from ..errors import HeadersTooLarge, InvalidRequest, PathNotFound
 from ..protocol import collect_headers
-from ..session import PersistenceStatistics, Session, SessionManager, StreamStatistics
+from ..session import PersistenceStatistics, Session, SessionManager, SessionStatistics, StreamStatistics
 from ..transport import Exchange, MessageStream, Receive, Scope, Send, Upgrade
 from ..upstreams import UpstreamSet, UpstreamSetStatistics
 from .boundary import serve_safely
 from .drain import Drain, draining_error
 from .limits import Limits, LimitStatistics
+from .observers import Observers
 from .routes import Route, Routes
-
-if TYPE_CHECKING:
-    from .reverse import ReverseProxyConfig
 
 _CORS_HEADERS = (
     (
@@ -30,6 +28,14 @@ _CORS_HEADERS = (
     (b"vary", b"origin"),
 )
 
+
+PROBES = frozenset({"/health", "/ready"})
+"""What supervisors ask, too often to be told of."""
+
+if TYPE_CHECKING:
+    from ..session import FailoverStatistics
+    from ..telemetry import AuditLog
+    from .reverse import ReverseProxyConfig
 
 ServePipe = Callable[..., Awaitable[None]]
 
@@ -53,11 +59,16 @@ class ProxyStatistics:
 
     under_way: int
     """Calls and listening connections now."""
+    listening: int
+    """Of those, the connections on which a client merely listens."""
     recoveries: int
     """Upstream sessions that took the place of lost ones."""
+    sessions: SessionStatistics
     streams: StreamStatistics
     persistence: PersistenceStatistics | None
     """None until something was to be written behind."""
+    fallback: FailoverStatistics | None
+    """None if the store has none."""
     upstreams: Mapping[str, UpstreamSetStatistics]
     """The servers by name; the one that has none is called ``default``."""
     limits: Mapping[str, LimitStatistics] = attrs.field(factory=dict)
@@ -87,10 +98,16 @@ class ReverseProxyApp:
         limits: Limits | None = None,
         reconfigure: Reconfigure | None = None,
         settings: ReverseProxyConfig | None = None,
+        observers: Observers | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         self._reconfigure = reconfigure
         self.limits = limits or Limits()
         """How many messages clients may send; its ``reconfigure`` takes another `LimitsConfig`."""
+        self.audit = audit
+        """Where what was done to the proxy is to be written down; None if nobody wants that."""
+        self.observers = Observers() if observers is None else observers
+        """Who is told of each exchange."""
         self._sessions = sessions
         self.upstream_sets = upstream_sets
         """The servers behind the proxy that can be steered, by name."""
@@ -178,11 +195,16 @@ class ReverseProxyApp:
             await _answer_lifespan(receive, send)
             return
         exchange = (Upgrade if scope["type"] == "websocket" else Exchange)(scope, receive, send)
+        if self.observers.present and exchange.path not in PROBES:
+            client = scope.get("client")
+            self.observers.begin(exchange, exchange.path, client[0] if client else None)
         await serve_safely(exchange, lambda: self._serve(exchange))
 
     async def _serve(self, exchange: Exchange) -> None:
         self._check_size(exchange)
         exchange.headers = collect_headers(exchange.raw_headers)
+        if exchange.record is not None and exchange.record.client is not None:
+            exchange.record.client = self.limits.address_of(exchange.record.client, exchange.headers)
         route = self._routes.find(exchange.path)
         if isinstance(exchange, Upgrade) and not route.takes_upgrade:
             raise PathNotFound("no WebSocket is served here; send plain HTTP requests")

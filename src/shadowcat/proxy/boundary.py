@@ -11,6 +11,7 @@ from ..errors import ClientDisconnected, ProtocolError, ShadowcatError, TooManyR
 from ..protocol import error_body
 from ..transport import Exchange
 from .answers import UNEXPECTED, Answer, answer_to
+from .outcomes import outcome_of
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,9 @@ async def serve_safely(exchange: Exchange, serve: Callable[[], Awaitable[None]],
         log.debug("%s", error)
     except Exception as error:  # noqa: BLE001 - the boundary: nothing may reach the server
         await _refuse(exchange, error, explain)
+    finally:
+        if exchange.record is not None:
+            exchange.record.finish(exchange.status, exchange.headers)
 
 
 async def _refuse(exchange: Exchange, error: Exception, explain: Explain) -> None:
@@ -56,8 +60,13 @@ async def _refuse(exchange: Exchange, error: Exception, explain: Explain) -> Non
         log.warning("%s %r: %s", exchange.method, exchange.path, error)
     else:
         log.debug("%s %r answered %d: %s", exchange.method, exchange.path, answer.status, error)
+    if exchange.record is not None:
+        exchange.record.note_failure(outcome_of(error), error)
     if exchange.status:
         return
+    if exchange.record is not None:
+        for observer in exchange.record.observers:
+            await observer.refuse(exchange.record, error)
     request_id = exchange.request_id
     if request_id is None and isinstance(error, ProtocolError):
         request_id = error.request_id

@@ -40,6 +40,11 @@ class Drain:
         """How many calls and listening streams there are now."""
         return len(self._calls) + len(self._listeners)
 
+    @property
+    def listening(self) -> int:
+        """How many of those are streams on which a client merely listens."""
+        return len(self._listeners)
+
     def begin(self) -> None:
         """Refuse what is new, end what only listens."""
         self.is_draining = True

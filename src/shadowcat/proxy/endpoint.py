@@ -47,6 +47,7 @@ class McpEndpoint:
 
     def __init__(
         self,
+        name: str,
         config: EndpointConfig,
         upstream: Upstream,
         legacy: LegacyEndpoint,
@@ -54,6 +55,7 @@ class McpEndpoint:
         attendance: Attendance,
         limits: Limits,
     ) -> None:
+        self._name = name
         self._attendance = attendance
         self._limits = limits
         self._config = config
@@ -75,6 +77,8 @@ class McpEndpoint:
         """Relay *message*, whose text is *body*."""
         if isinstance(message, Request):
             exchange.request_id = message.id
+        if exchange.record is not None:
+            exchange.headers = exchange.record.note_message(self._name, exchange.headers, message, len(body))
         if self._limits.is_active:
             await admit(self._limits, exchange, body, message, self._legacy.post)
         match classify(exchange.headers, message):

@@ -30,6 +30,7 @@ from ..protocol import (
 )
 from ..session import (
     Cursor,
+    EndReason,
     EventStream,
     HeldId,
     Session,
@@ -279,7 +280,7 @@ class LegacyEndpoint:
     async def delete(self, exchange: Exchange) -> None:
         """End a session, here and upstream."""
         session = await self._session(exchange)
-        await self._sessions.end(session.id)
+        await self._sessions.end(session.id, EndReason.CLIENT)
         await self._upstream.end_upstream_of(session)
         await exchange.respond(200, [])
 
@@ -299,6 +300,7 @@ class LegacyEndpoint:
             async with AsyncExitStack() as place, AsyncExitStack() as sent:
                 await place.enter_async_context(self._sessions.reserve())
                 upstream = self._upstream.upstream_of(self._server)
+                exchange.hand_over()
                 answer = await upstream.send(UpstreamRequest("POST", headers, body))
                 sent.push_async_callback(answer.aclose)
                 left_upstream = upstream_session_id_of(answer)

@@ -119,6 +119,10 @@ class Limits:
         """How often a store that counts was asked and did not."""
         return 0 if self._shared is None else self._shared.failures
 
+    def address_of(self, peer: str | None, headers: Headers) -> str | None:
+        """Return the address of a client, whoever stands in between, if that is to be believed; as `client_of`."""
+        return self._addresses.find(peer, headers)
+
     def client_of(self, peer: str | None, headers: Headers) -> str | None:
         """Return as whom a client is counted; None if it is not.
 

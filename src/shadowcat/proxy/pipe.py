@@ -19,6 +19,7 @@ from .config import EndpointConfig
 from .drain import Drain
 from .endpoint import McpEndpoint
 from .limits import Limits
+from .observers import Observers
 from .pipe_call import PipeEndpointConfig, PipeRoom
 from .pipe_client import PipeClient
 
@@ -41,8 +42,9 @@ class PipeEndpoint:
         endpoint: McpEndpoint,
         drain: Drain,
         limits: Limits,
+        observers: Observers,
     ) -> None:
-        self._room = PipeRoom(config, endpoint, drain)
+        self._room = PipeRoom(config, endpoint, drain, observers)
         self._limits = limits
         self._config = endpoint_config
 

@@ -15,6 +15,7 @@ from ..transport import Exchange
 from .boundary import serve_safely
 from .drain import Drain, abandoned_error
 from .endpoint import McpEndpoint
+from .observers import Observers
 from .pipe_answer import Deliver, PipeAnswer
 from .recovery import NO_SUCH_SESSION
 
@@ -56,6 +57,7 @@ class PipeRoom:
     config: PipeEndpointConfig
     endpoint: McpEndpoint
     drain: Drain
+    observers: Observers = attrs.field(factory=Observers)
     peer: str | None = None
     """As whom the client is counted, as `Exchange.peer`."""
 
@@ -117,8 +119,7 @@ class PipeCall:
                 event.set()
 
     async def _send(self) -> None:
-        exchange = open_exchange("POST", self._headers, self.answer)
-        exchange.peer = self._room.peer
+        exchange = open_exchange(self._room, "POST", self._headers, self.answer)
         exchange.on_handover = self.handed_over.set
         exchange.on_sent = self.sent.set
         await serve_safely(exchange, lambda: self._room.endpoint.serve(exchange, self._body, self._message))
@@ -180,20 +181,23 @@ async def _get(room: PipeRoom, headers: Headers, answer: PipeAnswer) -> None:
     if answer.last_event_id is not None:
         fields[LAST_EVENT_ID] = answer.last_event_id
     answer.begin()
-    exchange = open_exchange("GET", fields, answer)
+    exchange = open_exchange(room, "GET", fields, answer)
     await serve_safely(exchange, lambda: room.endpoint.get(exchange))
 
 
 async def end_session(room: PipeRoom, headers: Headers, deliver: Deliver) -> None:
     """DELETE the session that *headers* name."""
-    exchange = open_exchange("DELETE", headers, PipeAnswer(deliver, (), 1024))
+    exchange = open_exchange(room, "DELETE", headers, PipeAnswer(deliver, (), 1024))
     await serve_safely(exchange, lambda: room.endpoint.delete(exchange))
 
 
-def open_exchange(method: str, headers: Headers, answer: PipeAnswer) -> Exchange:
+def open_exchange(room: PipeRoom, method: str, headers: Headers, answer: PipeAnswer) -> Exchange:
     """Return an HTTP exchange that exists in this process only, its headers checked."""
     exchange = Exchange({"method": method, "path": "(pipe)", "headers": ()}, _receive, answer)
     exchange.headers = headers
+    exchange.peer = room.peer
+    if room.observers.present:
+        room.observers.begin(exchange, "", room.peer)
     return exchange
 
 

@@ -50,7 +50,7 @@ from ..protocol import (
     without_ids,
 )
 from ..resilience import Backoff, BackoffConfig
-from ..session import EventStream, Session, SessionManager, StreamKind, epoch_of, read_upstream_id
+from ..session import EndReason, EventStream, Session, SessionManager, StreamKind, epoch_of, read_upstream_id
 from ..transport import RawHeaders, UpstreamRequest, UpstreamResponse
 from .answers import answer_to
 from .recovery import SessionUpstream, session_headers
@@ -219,6 +219,7 @@ class StreamPump:
             # Too long to be read: as good as certainly the answer.
             is_last = block.ends and self._stream.kind is StreamKind.ANSWER
         self._is_partial = not block.ends
+        self._room.sessions.streams.events += block.begins
         self._stream.publish(
             self._restored(block, text),
             upstream_id,
@@ -266,7 +267,7 @@ class StreamPump:
                 return False
         elif self._is_batch:
             return False
-        self.is_granted = not message.is_error
+        self.is_granted, self._stream.is_error = not message.is_error, message.is_error
         return True
 
     def _restored(self, block: SSEBlock, text: bytes) -> bytes:
@@ -364,7 +365,7 @@ class StreamPump:
             self._has_recovered = True
             await self._room.recovery.recover(session, self._headers)
         else:
-            await self._room.sessions.end(session.id)
+            await self._room.sessions.end(session.id, EndReason.UPSTREAM)
 
     def _report_gap(self) -> None:
         """Say on a listening stream that something may be missing, if its client can be told."""
@@ -379,6 +380,7 @@ class StreamPump:
         """End the stream, and tell the caller why if it still waits for the answer."""
         stream = self._stream
         log.warning("a stream ends before its time: %s", error)
+        stream.failure = error
         if stream.kind is StreamKind.ANSWER and stream.request_id is not None:
             if not stream.is_answered:
                 self._publish(error_body(stream.request_id, answer_to(error).code, str(error)), is_last=True)

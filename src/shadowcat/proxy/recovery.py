@@ -35,7 +35,7 @@ from ..protocol import (
     read_value,
 )
 from ..resilience import Backoff, BackoffConfig
-from ..session import EPOCH, Session, SessionId, SessionManager, UpstreamSessionId, epoch_of
+from ..session import EPOCH, EndReason, Session, SessionId, SessionManager, UpstreamSessionId, epoch_of
 from ..transport import RawHeaders, Upstream, UpstreamRequest, UpstreamResponse
 from .opening import hold_opening
 from .standing import standing_requests
@@ -151,7 +151,7 @@ class SessionUpstream:
             session = await self.recover(session, headers)
             session, answer = await self._send_patiently(session, build)
         if answer.status == 404 and is_bound:
-            await self._sessions.end(session.id)
+            await self._sessions.end(session.id, EndReason.UPSTREAM)
         return session, answer
 
     async def _send_patiently(
@@ -258,7 +258,7 @@ class SessionUpstream:
             raise UpstreamUnavailable(_UNANSWERED)
         if upstream_session_id_of(answer) is None or not _is_like_before(read_value(opening.response.result), session):
             log.warning("the upstream is not what it was; a session ends")
-            await self._sessions.end(session.id)
+            await self._sessions.end(session.id, EndReason.UPSTREAM)
             raise SessionNotFound(NO_SUCH_SESSION)
 
     async def _restore(self, session: Session, kept: RawHeaders) -> None:

@@ -31,6 +31,7 @@ from ..protocol import (
 from ..transport import BodyStream, Exchange, UpstreamResponse
 from .answers import answer_to
 from .attendance import Attendance
+from .outcomes import outcome_of
 from .restore import IdRestorer
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ _SMALL = 256 * 1024
 
 _WATCHED = 4 * 1024 * 1024
 """Bytes of one event that are looked at; a longer one passes unread."""
+
+_LOOKED_AT = 64 * 1024
+"""Bytes of an answer that are read only to tell an observer whether it is an error."""
 
 _NO_ANSWER = (
     "the upstream ended the stream without an answer and may have acted on the request; check before sending it again"
@@ -111,6 +115,7 @@ class AnswerRelay:
             UpstreamError: The upstream broke off before anything was sent on.
         """
         headers = [*client_headers(answer.headers), *headers]
+        self._note_answer()
         match answer.mode:
             case ResponseMode.SSE_STREAM:
                 await self._attended(lambda: self._relay_events(answer, headers))
@@ -147,6 +152,7 @@ class AnswerRelay:
         length = answer.header(b"content-length")
         if length is not None and self.restorer is None:
             headers.append((b"content-length", length))
+        self._note_answer()
         stream = await self.exchange.open_stream(answer.status, headers)
         try:
             await stream.write(begin)
@@ -154,14 +160,20 @@ class AnswerRelay:
                 await stream.write(self._restored(chunk))
         except (UpstreamError, ProtocolError) as error:
             log.warning("an answer was cut: %s", error)
+            self._note_failure(error)
             return
         if rest := self._flushed():
             await stream.write(rest)
         await stream.end()
 
     async def _respond(self, answer: UpstreamResponse, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        if self.on_response is not None and (message := peek_response(body)):
-            self.on_response(message)
+        is_observed = self.exchange.record is not None
+        if is_observed:
+            self._note_answer()
+        # For an observer alone, most answers need not be read: they have no such word in them.
+        is_suspect = is_observed and len(body) <= _LOOKED_AT and b'"error"' in body
+        if (self.on_response is not None or is_suspect) and (message := peek_response(body)):
+            self._note_response(message)
         await self.exchange.respond(answer.status, headers, body)
 
     async def _relay_events(self, answer: UpstreamResponse, headers: list[tuple[bytes, bytes]]) -> None:
@@ -176,6 +188,7 @@ class AnswerRelay:
                 await self._pass(stream, chunk)
         except (UpstreamError, ProtocolError) as error:
             log.warning("an event stream was cut: %s", error)
+            self._note_failure(error)
             cut = error
         if rest := self._flushed():
             await stream.write(rest)
@@ -186,6 +199,8 @@ class AnswerRelay:
             for event in self._decoder.feed(chunk):
                 self._observe(event)
         self._boundary.feed(chunk)
+        if self.exchange.record is not None:
+            self.exchange.record.note_events(chunk.count(b"\n\n"))
         if data := self._restored(chunk):
             await stream.write(data)
 
@@ -199,8 +214,21 @@ class AnswerRelay:
         if message is not None and is_same_id(message.id, self.request_id):
             self._is_answered = True
             self._decoder = None
-            if self.on_response is not None:
-                self.on_response(message)
+            self._note_response(message)
+
+    def _note_response(self, message: Response) -> None:
+        if self.exchange.record is not None:
+            self.exchange.record.is_error = message.is_error
+        if self.on_response is not None:
+            self.on_response(message)
+
+    def _note_answer(self) -> None:
+        if self.exchange.record is not None:
+            self.exchange.record.note_answer()
+
+    def _note_failure(self, error: ShadowcatError) -> None:
+        if self.exchange.record is not None:
+            self.exchange.record.note_failure(outcome_of(error), error)
 
     async def _end_events(self, stream: BodyStream, cut: ShadowcatError | None) -> None:
         """End the stream as the upstream ended it, unless that would strand the caller.
@@ -234,6 +262,7 @@ class AnswerRelay:
 
     async def _last_word(self, stream: BodyStream, error: ShadowcatError) -> None:
         body = error_body(self.request_id, answer_to(error).code, str(error))
+        self._note_failure(error)
         await stream.write(encode_event(SSEEvent(data=body, event=b"message")))
         await stream.end()
 

@@ -16,6 +16,7 @@ import trio
 from ..auth import OriginConfig, OriginPolicy
 from ..errors import ConfigError
 from ..session import SessionConfig, SessionStore, StorageConfig, StorageFactory, open_session_manager
+from ..telemetry import AccessLogConfig, AuditLogConfig, TracingConfig
 from ..transport import Upstream
 from ..transport.downstream import ListenerConfig, ServerTls, bind_socket, parse_bind, serve_asgi, start_listening
 from ..transport.upstream import PipeConfig
@@ -34,6 +35,8 @@ from .drain import Drain
 from .http_sse import HttpSseConfig
 from .limits import Limits
 from .limits_config import LimitsConfig
+from .logs import audit_sessions, auditing_circuits, open_logs
+from .observers import Observers
 from .pipe_call import PipeEndpointConfig
 from .pump import PumpConfig, PumpRoom
 from .reconfiguration import Reconfiguration
@@ -107,6 +110,15 @@ class ReverseProxyConfig:
     """Where clients of the older transport find theirs; None if it is not served."""
 
     limits: LimitsConfig = attrs.field(factory=LimitsConfig)
+    access: AccessLogConfig | None = None
+    """Where each exchange is written down; None: nowhere."""
+
+    audit: AuditLogConfig | None = None
+    """Where is written down who was let in and what was done to the proxy; None: nowhere."""
+
+    tracing: TracingConfig | None = None
+    """Where spans are sent; None: nowhere, and clients' own trace headers pass as they are."""
+
     app: AppConfig = attrs.field(factory=AppConfig)
     pipes: PipeEndpointConfig = attrs.field(factory=PipeEndpointConfig)
     shutdown_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
@@ -151,7 +163,9 @@ async def open_reverse_proxy_app(
     """
     drain = Drain()
     fixed = {} if upstream is None else {DEFAULT: upstream}
+    observers = Observers()
     async with (
+        open_logs(config.access, config.audit, config.tracing, observers) as audit,
         _open_store(config.storage, store) as store,
         open_upstream_sets(config.upstreams, config.children, fixed=fixed, open_one=open_upstream) as upstreams,
         open_session_manager(config.sessions, store) as sessions,
@@ -159,24 +173,29 @@ async def open_reverse_proxy_app(
     ):
         recovery = SessionUpstream(upstreams.sets, sessions, config.recovery)
         room = PumpRoom(recovery, sessions, config.streams, trio.CapacityLimiter(config.streams.max_reconnects))
-        always = supervisor_routes(drain, partial(_fallback, store))
+        always = supervisor_routes(drain, partial(_degraded, store))
         limits = Limits(config.limits, store.rates)
-        reception = Reception(config, room, drain, attendance, limits, serve_pipe, always)
+        reception = Reception(config, room, drain, attendance, limits, observers, serve_pipe, always)
         sessions.on_expired = recovery.end_upstream_of
+        if audit is not None:
+            audit_sessions(audit, sessions.journal)
         host, _ = parse_bind(config.listener.bind)
 
         def statistics() -> ProxyStatistics:
             return ProxyStatistics(
                 drain.under_way,
+                drain.listening,
                 recovery.recoveries,
+                sessions.journal.statistics(),
                 sessions.streams.statistics(),
                 sessions.persistence_statistics(),
+                _fallback(store),
                 {name: found.statistics() for name, found in upstreams.sets.items()},
                 limits.statistics(),
                 limits.failures,
             )
 
-        yield ReverseProxyApp(
+        app = ReverseProxyApp(
             config.app,
             reception.routes,
             OriginPolicy(config.origin, host),
@@ -188,7 +207,11 @@ async def open_reverse_proxy_app(
             limits=limits,
             reconfigure=Reconfiguration(config, upstreams, reception, limits).apply,
             settings=config,
+            observers=observers,
+            audit=audit,
         )
+        async with auditing_circuits(audit, lambda: app.upstream_sets):
+            yield app
 
 
 @asynccontextmanager
@@ -201,11 +224,16 @@ async def _open_store(config: StorageConfig, injected: SessionStore | None) -> A
 
 
 def _fallback(store: SessionStore) -> FailoverStatistics | None:
-    """Return how the fallback of *store* is doing, if it is in use."""
+    """Return how the fallback of *store* is doing, if it has one."""
     # Imported here, because a proxy need not have it to start.
     from ..session import FailoverStore
 
-    return store.statistics() if isinstance(store, FailoverStore) and store.is_degraded else None
+    return store.statistics() if isinstance(store, FailoverStore) else None
+
+
+def _degraded(store: SessionStore) -> FailoverStatistics | None:
+    statistics = _fallback(store)
+    return statistics if statistics is not None and statistics.is_degraded else None
 
 
 async def serve_reverse_proxy(

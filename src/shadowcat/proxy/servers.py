@@ -17,6 +17,7 @@ from .endpoint import McpEndpoint
 from .http_sse import HttpSseEndpoint
 from .legacy import LegacyEndpoint
 from .limits import Limits
+from .observers import Observers
 from .pipe import PipeEndpoint
 from .pump import PumpRoom
 from .routes import Route, Routes, http_sse_routes, join_routes, mcp_route, socket_route, where
@@ -60,6 +61,7 @@ class Reception:
         drain: Drain,
         attendance: Attendance,
         limits: Limits,
+        observers: Observers,
         serve_pipe: Callable[..., Awaitable[None]] | None,
         always: Mapping[str, Route],
     ) -> None:
@@ -68,6 +70,7 @@ class Reception:
         self._drain = drain
         self._attendance = attendance
         self._limits = limits
+        self._observers = observers
         self._serve_pipe = serve_pipe
         self._always = always
         self._servers: dict[str, Server] = {}
@@ -88,8 +91,8 @@ class Reception:
         config = self._config
         legacy = LegacyEndpoint(config.endpoint, name, self._room, self._drain, self._attendance)
         upstream = self._room.recovery.upstream_of(name)
-        endpoint = McpEndpoint(config.endpoint, upstream, legacy, self._drain, self._attendance, self._limits)
-        pipes = PipeEndpoint(config.pipes, config.endpoint, endpoint, self._drain, self._limits)
+        endpoint = McpEndpoint(name, config.endpoint, upstream, legacy, self._drain, self._attendance, self._limits)
+        pipes = PipeEndpoint(config.pipes, config.endpoint, endpoint, self._drain, self._limits, self._observers)
         serve = self._serve_pipe or pipes.serve
         http_sse = None
         if config.http_sse is not None:

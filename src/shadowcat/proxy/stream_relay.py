@@ -29,6 +29,7 @@ from ..session import (
 from ..transport import BodyStream, Exchange
 from .answers import answer_to
 from .delay import Delayed, DelayQueue
+from .outcomes import outcome_of
 
 EVENT_HEADERS = (
     (b"content-type", b"text/event-stream"),
@@ -76,6 +77,8 @@ class StreamRelay(Delayed):
         """
         names = {name for name, _ in headers}
         self._headers = [*headers, *(field for field in EVENT_HEADERS if field[0] not in names)]
+        if self._exchange.record is not None:
+            self._exchange.record.note_answer()
         await self.copy(stream, 0)
 
     async def copy(self, stream: EventStream, number: int) -> None:
@@ -127,6 +130,7 @@ class StreamRelay(Delayed):
                 await self._copy_all(stream, reader, body)
                 if not (stream.is_lost and stream.kind is StreamKind.ANSWER):
                     stream.is_delivered = True
+                    self._note_end(stream)
                     await body.end()
         finally:
             stream.detach(reader)
@@ -144,6 +148,7 @@ class StreamRelay(Delayed):
             if entries := reader.take():
                 data = b"".join(map(_encode, entries, map(stream.cursor, entries)))
                 self._is_partial = not entries[-1].ends
+                self._note_events(entries)
             elif reader.is_at_end:
                 return
             elif stream.log.position == 0 and self._primed != stream.resume and self._primes:
@@ -205,6 +210,7 @@ class StreamRelay(Delayed):
                 body = await self._resumed(cursor)
                 entries = [LogEntry(event, epoch=epoch_of(self._session)) for event in page.events]
                 cursors = [_cursor_of(page.record, entry) for entry in entries]
+                self._note_events(entries)
                 await body.write(b"".join(map(_encode, entries, cursors)))
                 cursor, idle_since = cursors[-1], trio.current_time()
                 continue
@@ -227,6 +233,8 @@ class StreamRelay(Delayed):
         body, stream = self._body, self._stream
         if body is None:
             raise error
+        if self._exchange.record is not None:
+            self._exchange.record.note_failure(outcome_of(error), error)
         if self._is_partial:
             return
         if stream is not None and stream.kind is StreamKind.ANSWER and not stream.is_answered:
@@ -236,6 +244,17 @@ class StreamRelay(Delayed):
             elif self._primes:
                 await body.write(_COME_BACK)
         await body.end()
+
+    def _note_events(self, entries: Sequence[LogEntry]) -> None:
+        if self._exchange.record is not None:
+            self._exchange.record.note_events(sum(entry.ends for entry in entries))
+
+    def _note_end(self, stream: EventStream) -> None:
+        record = self._exchange.record
+        if record is not None and stream.failure is not None:
+            record.note_failure(outcome_of(stream.failure), stream.failure)
+        elif record is not None:
+            record.is_error = stream.is_error
 
     async def _resumed(self, cursor: Cursor, retry: int | None = None) -> BodyStream:
         """Return the body, begun with the client's own place.

@@ -15,8 +15,11 @@ from .events import LogEntry as LogEntry
 from .events import ResumePoint as ResumePoint
 from .events import parse_cursor as parse_cursor
 from .events import read_upstream_id as read_upstream_id
+from .journal import EndReason as EndReason
+from .journal import SessionJournal as SessionJournal
+from .journal import SessionStatistics as SessionStatistics
+from .lifetime import open_session_manager as open_session_manager
 from .manager import SessionManager as SessionManager
-from .manager import open_session_manager as open_session_manager
 from .model import Session as Session
 from .model import SessionId as SessionId
 from .model import SessionState as SessionState

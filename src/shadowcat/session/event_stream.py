@@ -14,16 +14,13 @@ import attrs
 import trio
 
 from .events import Cursor, EventLog, EventTracker, LogEntry, ResumePoint
-from .stream import LogLimits, Ownership, StreamAppend, StreamEvent, StreamKey, StreamKind
+from .stream import LogLimits, Ownership, StreamAppend, StreamEvent, StreamKey, StreamKind, first_of
 
 _WINDOW = 256 * 1024
 """Bytes that a client may be behind before the upstream is no longer read."""
 
 _MAX_BEHIND = 256
 """As `_WINDOW`, in events."""
-
-_MAX_APPEND = 256 * 1024
-"""Bytes of events that are stored at once; the rest follows."""
 
 _READ = 64
 """Entries that are given to a client at once."""
@@ -116,6 +113,10 @@ class EventStream:
     """Whether it is known that there is something to be had: from the upstream, or at its end."""
     is_cancelled: bool = False
     """Whether the client no longer wants the answer, which may then never come."""
+    is_error: bool = False
+    """Whether what was published as the answer is an error."""
+    failure: Exception | None = None
+    """Why it ended before its time."""
     is_ended: bool = False
     is_delivered: bool = False
     """Whether a client has been written everything, after the end."""
@@ -324,7 +325,7 @@ class EventStream:
         if self.is_fenced or (self.is_ended and (self.is_delivered or self.is_lost) and not is_known):
             return None
         before = -1 if self._stored is None else self._stored.last_position
-        events, last = _first_of(self.log.events_after(before), self.log.position)
+        events, last = first_of(self.log.events_after(before), self.log.position)
         append = StreamAppend(
             key=self.key,
             owner=self.ownership.owner,
@@ -387,13 +388,3 @@ class EventStream:
     def _notify(self) -> None:
         self.settle()
         self.mark()
-
-
-def _first_of(events: Sequence[StreamEvent], newest: int) -> tuple[Sequence[StreamEvent], int]:
-    """Return as many of *events* as are stored at once, and the position they reach."""
-    size = 0
-    for index, event in enumerate(events):
-        size += len(event.block)
-        if size > _MAX_APPEND and index:
-            return tuple(events[:index]), events[index - 1].position
-    return tuple(events), newest

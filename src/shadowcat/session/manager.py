@@ -16,6 +16,7 @@ from ..errors import SessionConflict, SessionLimitReached, SessionNotFound, Stor
 from ..protocol import RawId, ResponseMode
 from .config import SessionConfig
 from .event_stream import EventStream
+from .journal import EndReason, SessionJournal
 from .lease import OwnerLease
 from .model import Session, SessionId, UpstreamSessionId, new_session_id
 from .persistence import PersistenceStatistics, PersistenceWorker
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 
 _BATCH = 500
 """Sessions that the store is asked for at once."""
-
-_FAREWELL_TIMEOUT = 1.0
-"""Seconds that the store has to note that other proxies may take over at once."""
 
 _MAX_FAREWELLS = 32
 """Sessions that the upstream is told of at once when they expire."""
@@ -54,6 +52,8 @@ class SessionManager:
         gone from the store; the place to end it upstream as well."""
 
         self._presences = Presences()
+        self.journal = SessionJournal(self._presences)
+        """What became of sessions."""
         self._opening = 0
         self._epoch = 0.0
         self._nursery: trio.Nursery | None = None
@@ -156,9 +156,10 @@ class SessionManager:
         )
         try:
             await self.store.create_session(session)
+            await self.journal.note_opened(session)
         except trio.Cancelled:
             with trio.move_on_after(1, shield=True):
-                await self.end(session.id)
+                await self.end(session.id, EndReason.CLIENT)
             raise
         self._presences.of(session).last_stored = trio.current_time()
         return session
@@ -195,13 +196,15 @@ class SessionManager:
         except (SessionNotFound, SessionConflict, StoreError) as error:
             log.debug("a session was not updated: %s", error)
 
-    async def end(self, session_id: SessionId) -> None:
+    async def end(self, session_id: SessionId, reason: EndReason = EndReason.ADMIN) -> None:
         """Forget a session and end its listening streams.  Does nothing if it is gone."""
         self._forget(session_id)
         try:
             await self.store.delete_session(session_id)
         except SessionNotFound:
             log.debug("session was ended already")
+            return
+        await self.journal.note_ended(session_id, reason)
 
     def presence_of(self, session_id: SessionId) -> Presence | None:
         """Return what this process has had under way in a session of late; None if nothing."""
@@ -292,6 +295,7 @@ class SessionManager:
 
     async def _tell_expired(self, session: Session, limiter: trio.CapacityLimiter) -> None:
         try:
+            await self.journal.note_ended(session.id, EndReason.EXPIRED)
             if self.on_expired is not None:
                 await self.on_expired(session)
         except Exception:
@@ -308,6 +312,7 @@ class SessionManager:
             try:
                 await self.reap()
             except* (StoreError, OSError) as group:
+                self.journal.failures += 1
                 log.error("sessions and streams could not be ended, trying again later: %s", group.exceptions)
 
     async def _store_uses(self) -> None:
@@ -371,28 +376,3 @@ class SessionManager:
         if presence is not None:
             for scope in presence.scopes:
                 scope.cancel()
-
-
-@asynccontextmanager
-async def open_session_manager(config: SessionConfig, store: SessionStore) -> AsyncGenerator[SessionManager, None]:
-    """Run a `SessionManager` for as long as the block lasts.
-
-    Sessions stay in *store*, which is not closed; what is to be written behind
-    is written before this returns, for a few seconds at most, also when cancelled.
-    """
-    manager = SessionManager(store, config)
-    try:
-        async with (
-            trio.open_nursery() as persistence,
-            trio.open_nursery() as reaping,
-            trio.open_nursery() as tasks,
-        ):
-            manager.open(persistence, tasks)
-            reaping.start_soon(manager.run)
-            yield manager
-            tasks.cancel_scope.cancel()
-            reaping.cancel_scope.cancel()
-            persistence.cancel_scope.cancel()
-    finally:
-        with trio.move_on_after(_FAREWELL_TIMEOUT, shield=True):
-            await manager.give_up_streams()

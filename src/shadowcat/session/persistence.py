@@ -80,6 +80,10 @@ class PersistenceStatistics:
     """Updates, streams and parts of one that were given up because the store did not or could not take them."""
     is_degraded: bool
     """Whether the store did not take the last batch."""
+    batches: int
+    """Batches that were offered to the store, taken or not."""
+    flush_time: float
+    """Seconds that those took together."""
 
 
 @attrs.frozen
@@ -123,6 +127,7 @@ class PersistenceWorker:
         self._dirty: _Marks = {}
         self._in_flight: _Marks = {}
         self._written = self._coalesced = self._failures = self._lost = 0
+        self._batches, self._flush_time = 0, 0.0
         self._is_degraded = self._has_shed = False
 
     def mark_event_id(self, session_id: SessionId, event_id: str) -> None:
@@ -150,7 +155,14 @@ class PersistenceWorker:
         queued = self._receiver.statistics().current_buffer_used
         pending = len(self._dirty) + len(self._in_flight) + len(self._overflow) + queued
         return PersistenceStatistics(
-            pending, self._written, self._coalesced, self._failures, self._lost, self._is_degraded
+            pending,
+            self._written,
+            self._coalesced,
+            self._failures,
+            self._lost,
+            self._is_degraded,
+            self._batches,
+            self._flush_time,
         )
 
     async def run(self) -> None:
@@ -204,6 +216,7 @@ class PersistenceWorker:
         """Write one batch.  If it fails or is cancelled, all of it is dirty again."""
         keys = list(itertools.islice(self._dirty, self._config.batch_size))
         self._in_flight = {key: self._dirty.pop(key) for key in keys}
+        began = trio.current_time()
         try:
             await self._write(self._in_flight)
             self._written += len(self._in_flight)
@@ -212,6 +225,8 @@ class PersistenceWorker:
                 self._merge(key, value)
             raise
         finally:
+            self._batches += 1
+            self._flush_time += trio.current_time() - began
             self._in_flight = {}
 
     async def _write(self, batch: Mapping[_Key, _Numbered]) -> None:

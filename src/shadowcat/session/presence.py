@@ -100,6 +100,9 @@ class Presences:
     def __init__(self) -> None:
         self._presences: dict[SessionId, Presence] = {}
 
+    def __len__(self) -> int:
+        return len(self._presences)
+
     def __iter__(self) -> Iterator[Presence]:
         return iter(list(self._presences.values()))
 

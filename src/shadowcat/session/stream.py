@@ -23,6 +23,10 @@ OwnerId = NewType("OwnerId", str)
 """Names a running proxy among those that share a store; a restarted one has another."""
 
 
+MAX_APPEND = 256 * 1024
+"""Bytes of events that are stored at once; the rest follows."""
+
+
 class StreamKind(enum.Enum):
     """How a stream began, and so when it is over."""
 
@@ -157,3 +161,13 @@ class StreamSlice:
 
     record: StreamRecord
     events: Sequence[StreamEvent]
+
+
+def first_of(events: Sequence[StreamEvent], newest: int) -> tuple[Sequence[StreamEvent], int]:
+    """Return as many of *events* as are stored at once, and the position they reach."""
+    size = 0
+    for index, event in enumerate(events):
+        size += len(event.block)
+        if size > MAX_APPEND and index:
+            return tuple(events[:index]), events[index - 1].position
+    return tuple(events), newest

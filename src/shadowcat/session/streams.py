@@ -58,8 +58,12 @@ class StreamStatistics:
 
     open: int
     """Streams that are read from the upstream, with or without a client."""
+    left: int
+    """Of those, the ones whose client has left and may come back."""
     kept: int
     """Streams that have ended or are parked, and can still be asked for."""
+    kept_bytes: int
+    """Bytes of memory that those take."""
     opened: int
     resumed: int
     """Times that a client came back for the rest of one."""
@@ -67,6 +71,8 @@ class StreamStatistics:
     """Taken over from another process, or from this one after a rest."""
     reconnected: int
     """Times that the upstream went on with one."""
+    events: int
+    """Events that came from the upstream, each once."""
     duplicates: int
     """Events that the upstream sent twice."""
     losses: int
@@ -91,6 +97,7 @@ class SessionStreams:
         now: Callable[[], float],
     ) -> None:
         self.config = config
+        self.events = 0
         self.duplicates = 0
         self.resumed = 0
         self.reconnected = 0
@@ -112,11 +119,14 @@ class SessionStreams:
         total = sum(len(presence.streams) for presence in self._presences)
         return StreamStatistics(
             open=total - len(self._resting),
+            left=sum(stream.is_left for stream in self._left.values()),
             kept=len(self._resting),
+            kept_bytes=self._resting_bytes,
             opened=self._opened,
             resumed=self.resumed,
             claimed=self._claimed,
             reconnected=self.reconnected,
+            events=self.events,
             duplicates=self.duplicates,
             losses=self._losses,
         )

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from ..errors import ClientDisconnected, InvalidRequest, PayloadTooLarge, RequestTimeout
+from ..record import CallRecord
 from .base import RawHeaders
 
 Scope = Mapping[str, Any]
@@ -33,6 +34,9 @@ class Exchange:
     Not for use by two tasks at once, except that one may wait for the client to
     leave while another answers.
     """
+
+    record: CallRecord | None = None
+    """What is noted of it, if somebody observes."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
@@ -115,8 +119,15 @@ class Exchange:
 
     def hand_over(self) -> None:
         """Say that the message is given to the upstream now."""
+        if self.record is not None:
+            self.record.note_handover()
         if self.on_handover is not None:
             self.on_handover()
+
+    def observe(self, record: CallRecord) -> None:
+        """Note in *record* what happens from now on."""
+        self.record = record
+        self._send = record.watch(self._send)
 
     async def respond(self, status: int, headers: RawHeaders, body: bytes = b"") -> None:
         """Send a whole answer."""

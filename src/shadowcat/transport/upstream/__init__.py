@@ -10,6 +10,7 @@ from .pipe_config import PipeStatistics as PipeStatistics
 from .pipes import PipeUpstream as PipeUpstream
 from .pipes import open_pipe_upstream as open_pipe_upstream
 from .pool import Http1Transport as Http1Transport
+from .pool import Http1TransportStatistics as Http1TransportStatistics
 from .stdio import StdioConfig as StdioConfig
 from .stdio import StdioConnector as StdioConnector
 from .websocket import WebSocketConnector as WebSocketConnector

@@ -30,7 +30,7 @@ from ...errors import (
 from ...protocol import ResponseMode
 from ..base import Upstream, UpstreamRequest, UpstreamResponse
 from .http1 import PeerDisconnected, encode_head
-from .pool import Http1Transport, ResponseStream, origin_of
+from .pool import Http1Transport, Http1TransportStatistics, ResponseStream, origin_of
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +148,10 @@ class HttpUpstream(Upstream):
             fields.insert(0, (b"host", self._url.netloc))
         self._fields = fields
         self._replaced = {name for name, _ in fields} | {name.encode() for name in _HOP_BY_HOP}
+
+    def statistics(self) -> Http1TransportStatistics | None:
+        """Return a snapshot of the connections; None where a transport of the user's own has them."""
+        return self._transport.statistics() if isinstance(self._transport, Http1Transport) else None
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send *request* once and return when the head of its answer is here.

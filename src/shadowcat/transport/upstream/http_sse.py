@@ -12,7 +12,7 @@ import httpx
 import trio
 
 from ...errors import ProtocolError, StreamBroken, UpstreamError, UpstreamRedirected, UpstreamUnavailable
-from ...protocol import ResponseMode
+from ...protocol import TRACE_CONTEXT, ResponseMode
 from ..base import Connector, MessageStream, RawHeaders, UpstreamRequest, UpstreamResponse
 from .http import HttpUpstream, HttpUpstreamConfig, load_trust
 from .http_sse_stream import EventReader, HttpSseStream
@@ -34,8 +34,7 @@ _OF_ONE_REQUEST = frozenset(
         b"mcp-name",
         b"mcp-protocol-version",
         b"mcp-session-id",
-        b"traceparent",
-        b"tracestate",
+        *TRACE_CONTEXT,
     }
 )
 """Fields of the request that asks for a stream which do not hold for all requests on it."""

@@ -54,6 +54,9 @@ class PipeConfig:
 class PipeStatistics:
     """What an upstream on pipes has, and has had, to do."""
 
+    open: int
+    """Streams open now, spares included: children that run, if they lead to those."""
+
     sessions: int
     """Sessions open now."""
 

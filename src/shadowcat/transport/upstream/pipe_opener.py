@@ -38,6 +38,11 @@ class PipeOpener:
         return len(self._spares)
 
     @property
+    def open(self) -> int:
+        """How many pipes are open, spares included."""
+        return self._taken + len(self._spares)
+
+    @property
     def takes_headers(self) -> bool:
         """Whether what a pipe leads to depends on the headers it is opened with."""
         return self._connector.takes_headers

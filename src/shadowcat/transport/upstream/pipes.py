@@ -20,6 +20,7 @@ from ...protocol import (
     METHOD_NOT_FOUND,
     PROTOCOL_VERSION,
     SESSION_ID,
+    TRACE_CONTEXT,
     Era,
     Message,
     Notification,
@@ -38,7 +39,7 @@ from .pipe_session import PipeSession, session_lost
 from .stateless import StatelessPipes
 
 _OF_ONE_REQUEST = frozenset(
-    {b"accept", b"accept-encoding", b"content-length", b"content-type", b"host", b"traceparent", b"tracestate"}
+    {b"accept", b"accept-encoding", b"content-length", b"content-type", b"host", *TRACE_CONTEXT}
 )
 """Headers that say nothing of who opens a stream."""
 
@@ -63,6 +64,7 @@ class PipeUpstream(Upstream):
         """Return what it has, and has had, to do."""
         counters = self._counters
         return PipeStatistics(
+            open=self._opener.open,
             sessions=len(self._sessions),
             spares=self._opener.spares,
             pending=counters.pending,

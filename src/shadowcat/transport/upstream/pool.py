@@ -52,6 +52,8 @@ class Http1TransportStatistics:
     """Connections waiting for a request."""
     opened_total: int
     """Connections ever made."""
+    reused_total: int
+    """Requests that were sent on a connection that had been kept."""
 
 
 @attrs.define(eq=False)
@@ -102,15 +104,12 @@ class Http1Transport(httpx.AsyncBaseTransport):
         self._max_header_bytes = max_header_bytes
         self._idle: dict[Origin, deque[_Link]] = {}
         self._connections: dict[trio.SocketStream, Http1Connection] = {}
-        self._opened_total = 0
+        self._opened_total = self._reused_total = 0
 
     def statistics(self) -> Http1TransportStatistics:
         """Return a snapshot of the connections."""
-        return Http1TransportStatistics(
-            open=len(self._connections),
-            idle=sum(map(len, self._idle.values())),
-            opened_total=self._opened_total,
-        )
+        idle = sum(map(len, self._idle.values()))
+        return Http1TransportStatistics(len(self._connections), idle, self._opened_total, self._reused_total)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send *request* once and return when the head of its answer is here.
@@ -149,6 +148,7 @@ class Http1Transport(httpx.AsyncBaseTransport):
             on_sent: Called when a body that is bytes has been sent.
         """
         link = self._take(origin)
+        self._reused_total += link is not None
         if link is None:
             with _limit(timeouts.get("connect"), httpx.ConnectTimeout, "no connection in time"):
                 link = await self._connect(origin)
