@@ -41,6 +41,8 @@ def _root_logger():
 class App:
     """Remembers what it was told to use."""
 
+    audit = None
+
     def __init__(self):
         self.used = []
         self.refusal: ConfigError | None = None

@@ -1,15 +1,17 @@
 """Every setting takes effect, wherever it is said; flags go before variables before the file before defaults."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
 from shadowcat import HttpUpstreamConfig, StdioConfig
+from shadowcat.admin import AdminConfig
 from shadowcat.auth import OriginConfig
 from shadowcat.cli.options import read_values
-from shadowcat.config import SECTIONS, SETTINGS, build_reverse
+from shadowcat.config import SECTIONS, SETTINGS, build_beside, build_reverse
 from shadowcat.config.table import settings_of
 from shadowcat.proxy import EndpointConfig, LimitsConfig, ReverseProxyConfig
 from shadowcat.upstreams import CheckConfig, CheckKind, Strategy, UpstreamSetConfig
@@ -48,6 +50,15 @@ SAMPLES = {
     "limits.rate.per_tool": ({"a": "1/s"}, {"b c": "2/s"}),
     "limits.rate.trusted_proxies": (["10.0.0.0/8", "::1"], ["192.0.2.1"]),
     "limits.rate.client_header": ("x-forwarded-for", "forwarded"),
+    "metrics.bind": ("127.0.0.1:1", "127.0.0.1:2"),
+    "access_log.path": ("a", "b"),
+    "audit_log.path": ("a", "b"),
+    "tracing.endpoint": ("http://a/", "http://b/"),
+    "tracing.sample_ratio": (0.1, 0.2),
+    "tracing.service_name": ("a", "b"),
+    "admin.bind": ("127.0.0.1:1", "127.0.0.1:2"),
+    "admin.token": ("sixteen-letters-1", "sixteen-letters-2"),
+    "admin.allowed_hosts": (["a", "b"], ["c"]),
     "rules[].server": ("x", "default"),
     "rules[].host": ("a", "b"),
     "rules[].header": ("A", "B"),
@@ -57,6 +68,7 @@ SAMPLES = {
 
 TAKEN: dict[tuple[type, str], Any] = {
     (OriginConfig, "allowed_hosts"): tuple,
+    (AdminConfig, "allowed_hosts"): tuple,
     (OriginConfig, "allowed_origins"): tuple,
     (StdioConfig, "command"): tuple,
     (StdioConfig, "env"): dict,
@@ -109,6 +121,15 @@ def as_variable(setting, value):
 FOR_A_COMMAND = ("env", "env_pass", "cwd", "max_children", "spares")
 
 
+ONLY_WITH = {
+    "access_log": ["--access-log", "x"],
+    "audit_log": ["--audit-log", "x"],
+    "tracing": ["--trace-endpoint", "http://x/"],
+    "admin": ["--admin-token-file", str(Path(__file__).with_name("token.txt"))],
+}
+"""What switches a section on."""
+
+
 def context(setting):
     """Return the flags and the text of a file without which *setting* means nothing."""
     key = setting.key.replace("servers.*.", "upstream.")
@@ -121,6 +142,8 @@ def context(setting):
         text += f'url = "{URL}"\n' if setting.name not in ("url", "command") else ""
     elif setting.section == "upstream" and setting.name in FOR_A_COMMAND:
         flags = ["--", "server"]
+    elif setting.section in ONLY_WITH and setting.name not in ("path", "endpoint", "token"):
+        flags = [*flags, *ONLY_WITH[setting.section]]
     elif key in ("listener.tls_key", "listener.tls_client_ca"):
         flags = [*flags, "--tls-cert", "c.pem"]
     if setting.key.startswith("servers.*."):
@@ -160,7 +183,8 @@ def build(tmp_path, monkeypatch):
         if variable:
             monkeypatch.setenv(setting.variable, variable)
         arguments = [*flags, *base] if base[:1] == ["--"] else [*base, *flags]
-        return build_reverse(read_values(parse("--config", str(path), *arguments)))
+        values = read_values(parse("--config", str(path), *arguments))
+        return build_reverse(values), build_beside(values)
 
     return build
 
@@ -183,7 +207,7 @@ def find(config, owner):
 
 def effect(config, setting):
     if setting.key.startswith("servers.*."):
-        config = config.servers["x"]
+        config = config[0].servers["x"]
     return getattr(find(config, setting.owner), setting.attribute)
 
 
@@ -239,6 +263,7 @@ UNOWNED: dict[str, Any] = {
     "sessions.store_fallback": ("memory", 'store_fallback = "memory"', lambda config: config.storage.has_fallback),
     "log.level": ("debug", 'level = "debug"', None),
     "log.format": ("json", 'format = "json"', None),
+    "admin.token_file": None,
 }
 """How each setting without an owner is written, and how its effect is seen; None if another test sees it."""
 
@@ -306,7 +331,8 @@ def test_variables_keep_their_names(key, variable):
 def test_forward_keeps_no_sessions_for_others():
     keys = {setting.key for setting in settings_of("forward")}
     assert {setting.key for setting in SETTINGS if setting.flag} - keys == {
-        "listener.workers",
+        *("listener.workers", "metrics.bind", "access_log.path", "audit_log.path", "tracing.endpoint"),
+        *("admin.bind", "admin.token_file"),
         *(f"sessions.{name}" for name in ("store", "sqlite_path", "redis_url", "redis_prefix", "store_fallback")),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,6 +19,9 @@ from .desk import Desk
 from .gate import TokenGate
 from .route import Call, Route, read_object
 from .routes import ROUTES
+
+if TYPE_CHECKING:
+    from ..telemetry import AuditLog
 
 _MAX_BODY = 4096
 _BODY_TIMEOUT = 10.0
@@ -51,6 +55,8 @@ class AdminApp:
             if route.method == exchange.method:
                 call = Call(path=path, query=route.read_query(exchange.query), body=await _read(exchange, route))
                 answer = await route.handle(self.desk, call)
+                if route.method != "GET" and self.desk.app.audit is not None:
+                    await _write_down(self.desk.app.audit, exchange)
                 await exchange.respond(HTTPStatus.OK, _JSON, _encode(answer))
                 return
         raise _not_allowed([route for route, _ in routes])
@@ -66,6 +72,12 @@ class AdminApp:
             ) from None
         except ForbiddenOrigin:
             raise ForbiddenOrigin("web pages may not use the admin API; use another client") from None
+
+
+async def _write_down(audit: AuditLog, exchange: Exchange) -> None:
+    from ..telemetry import AuditEvent
+
+    await audit.note(AuditEvent.ADMIN_ACTION, action=f"{exchange.method} {exchange.path}")
 
 
 async def _read(exchange: Exchange, route: Route) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..config import REVERSE, build_reverse
+from ..config import REVERSE, build_beside, build_reverse
 from ..errors import ConfigError
 from ..proxy import ReverseProxyConfig
 from ..transport.upstream import StdioConfig
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     sort_words(args)
     values = values_of(args)
     config = build_reverse(values)
+    build_beside(values)
     check_surroundings(values, config)
     print(f"{config_path(args) or 'the options'}: nothing is wrong; {_summary(config, values['listener.workers'])}")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..config import REVERSE, build_reverse, settings_of
+from ..config import REVERSE, build_beside, build_reverse, settings_of
 from .check import add_words, sort_words
 from .options import Subparsers, values_of
 
@@ -50,5 +50,6 @@ def print_values(args: argparse.Namespace) -> int:
     sort_words(args)
     values = values_of(args)
     build_reverse(values)
+    build_beside(values)
     print(show_values(values), end="")
     return 0

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from ..config import SETTINGS, Values, build_reverse, problems_of
+from ..config import SETTINGS, Values, build_beside, build_reverse, problems_of
 from ..errors import ConfigError
 from ..proxy import ReverseProxyApp, ReverseProxyConfig
 from ..telemetry import configure_logging
@@ -75,6 +75,7 @@ def read_again(args: argparse.Namespace) -> tuple[Values, ReverseProxyConfig]:
 
     values = read_values(args)
     config = build_reverse(values)
+    build_beside(values)
     check_surroundings(values, config)
     return values, config
 
@@ -96,7 +97,15 @@ async def open_reloading(
     args: argparse.Namespace, values: Values, shutdown: trio.Event, tls: ServerTls | None, app: ReverseProxyApp
 ) -> AsyncGenerator[None, None]:
     """Reload the settings of *app* at each SIGHUP for as long as the block lasts."""
-    reloader = Reloader(args, values, app.reconfigure, tls)
+
+    async def apply(config: ReverseProxyConfig) -> None:
+        await app.reconfigure(config)
+        if app.audit is not None:
+            from ..telemetry import AuditEvent
+
+            await app.audit.note(AuditEvent.CONFIGURATION_RELOADED)
+
+    reloader = Reloader(args, values, apply, tls)
     with ignoring_hangups(), trio.open_signal_receiver(signal.SIGHUP) as hangups:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer_hangups, hangups, reloader.reload, shutdown)

@@ -9,9 +9,10 @@ from functools import partial
 
 import trio
 
-from ..config import REVERSE, Values, build_reverse
-from ..proxy import Beside, ReverseProxyConfig, nothing_beside, serve_reverse_proxy
+from ..config import REVERSE, Values, build_beside, build_reverse
+from ..proxy import Beside, ReverseProxyConfig, serve_reverse_proxy
 from ..transport.downstream import ServerTls, is_loopback, parse_bind
+from .beside import open_beside
 from .options import Subparsers, add_command, add_file, add_settings, config_path, values_of
 
 log = logging.getLogger(__name__)
@@ -48,15 +49,17 @@ def add_parser(commands: Subparsers) -> argparse.ArgumentParser:
 async def run(args: argparse.Namespace, shutdown: trio.Event) -> None:
     """Serve until *shutdown* is set."""
     values, config = values_of(args), build_config(args)
+    served = build_beside(values)
     if values["listener.workers"] > 1:
         await _supervise(args, values, config, shutdown)
         return
     tls = ServerTls(config.listener.tls) if config.listener.tls is not None else None
-    beside: Beside = nothing_beside
+    more: Beside | None = None
     if config_path(args) or tls:
         from .reload import open_reloading
 
-        beside = partial(open_reloading, args, values, shutdown, tls)
+        more = partial(open_reloading, args, values, shutdown, tls)
+    beside = partial(open_beside, served, more, 0)
     await listen(config, partial(serve_reverse_proxy, config, shutdown=shutdown, beside=beside, tls=tls))
 
 

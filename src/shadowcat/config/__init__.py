@@ -8,6 +8,8 @@ from .build import build_forward as build_forward
 from .build import build_listening as build_listening
 from .build import build_reverse as build_reverse
 from .kind import Wrong as Wrong
+from .observing import BesideConfig as BesideConfig
+from .observing import build_beside as build_beside
 from .problem import Problems as Problems
 from .problem import SettingsError as SettingsError
 from .problem import problems_of as problems_of

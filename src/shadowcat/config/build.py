@@ -13,6 +13,7 @@ from ..session import LogLimits, SessionConfig, StorageBackend, StorageConfig, S
 from ..transport.downstream import ListenerConfig, TlsConfig
 from ..transport.upstream import HttpUpstreamConfig
 from ..upstreams import UpstreamConfig, UpstreamSetConfig
+from .observing import build_logs
 from .problem import Problems, SettingsError
 from .server import build_children, build_upstream
 from .storage import build_storage
@@ -39,6 +40,8 @@ def build_reverse(values: Values) -> ReverseProxyConfig:
     servers = [*filter(None, [parts.get("upstream")]), *parts.get("servers", {}).values()]
     with problems.collecting():
         parts["limits"] = values.make(LimitsConfig)
+    with problems.collecting():
+        parts |= build_logs(values)
     with problems.collecting():
         check_workers(values, storage, *servers)
     with problems.collecting():

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from .observing_table import SWITCHES
 from .server import is_set
 from .servers_table import SET
 from .setting import Setting
@@ -41,6 +42,8 @@ def _keys(values: Values) -> Iterator[tuple[str, Setting]]:
     # Defaults of what is not there at all would say that it is.
     absent = set() if is_set(values) else {setting.key for setting in SET}
     absent |= {"upstream.max_children", "upstream.spares"} - set(values.given)
+    off = {section for section, keys in SWITCHES.items() if not values.given.keys() & set(keys)}
+    absent |= {key for key, setting in values.settings.items() if setting.section in off}
     for key, setting in values.settings.items():
         if "*" not in key and "[]" not in key and key not in absent:
             yield key, setting

@@ -31,6 +31,7 @@ from .kind import (
     choice,
     named,
 )
+from .observing_table import OBSERVING
 from .servers_table import RULES, SET, SHARED, with_names
 from .setting import FORWARD, REVERSE, Setting
 
@@ -48,6 +49,14 @@ SECTIONS = {
     "limits": ("limits", None),
     "limits.rate": ("rates", "how many messages clients may send; a message must pass all limits it comes under"),
     "log": ("log", None),
+    "metrics": ("metrics", "for Prometheus; needs pip install 'shadowcat[metrics]'"),
+    "access_log": ("access log", "what was asked, and how it was answered; without bodies and secrets"),
+    "audit_log": (
+        "audit log",
+        "sessions, refused requests, circuits, reloads, and what the admin API was used for",
+    ),
+    "tracing": ("tracing", "OpenTelemetry; needs pip install 'shadowcat[otel]'"),
+    "admin": ("admin API", "sessions, streams and servers of a running proxy, to be looked at and steered"),
 }
 """How ``--help`` calls the sections of the file, and what it says of them."""
 
@@ -207,6 +216,7 @@ SETTINGS: tuple[Setting, ...] = (
     *LIMITS,
     *RATES,
     *LOG,
+    *OBSERVING,
 )
 
 _IN_FORWARD: Mapping[str, Any] = {

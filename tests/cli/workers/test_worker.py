@@ -46,7 +46,7 @@ def serving(nursery, command, sock, line):
         ended = trio.Event()
 
         async def run():
-            assert await worker.serve(build_parser().parse_args(command), sock, line[1]) == 0
+            assert await worker.serve(build_parser().parse_args(command), sock, line[1], 1) == 0
             ended.set()
 
         nursery.start_soon(run)

@@ -11,8 +11,10 @@ from functools import partial
 
 import trio
 
+from ...config import build_beside
 from ...proxy import serve_reverse_proxy
 from ...telemetry import configure_logging
+from ..beside import open_beside
 from ..main import build_parser, catch_errors, raise_file_limit
 from ..options import values_of
 from ..reverse import build_config
@@ -47,10 +49,10 @@ def _start(args: argparse.Namespace, number: int, sock: socket.socket, lifeline:
     values = values_of(args)
     configure_logging(values["log.level"], values["log.format"], worker=number)
     raise_file_limit()
-    return trio.run(serve, args, sock, lifeline)
+    return trio.run(serve, args, sock, lifeline, number)
 
 
-async def serve(args: argparse.Namespace, sock: socket.socket, lifeline: socket.socket) -> int:
+async def serve(args: argparse.Namespace, sock: socket.socket, lifeline: socket.socket, number: int) -> int:
     """Serve on *sock* until told to end, or stop at once when the supervisor is gone.
 
     Signals only ever ask to retire.  Those of a terminal and of a service manager reach
@@ -62,7 +64,9 @@ async def serve(args: argparse.Namespace, sock: socket.socket, lifeline: socket.
         await nursery.start(_retire_at_signal, retire)
         nursery.start_soon(_part, retire, shutdown)
         nursery.start_soon(_obey, stream, retire, shutdown, nursery.cancel_scope)
-        run = partial(serve_reverse_proxy, build_config(args), sock=sock, shutdown=shutdown, retire=retire)
+        beside = partial(open_beside, build_beside(values_of(args)), None, number)
+        config = build_config(args)
+        run = partial(serve_reverse_proxy, config, sock=sock, shutdown=shutdown, retire=retire, beside=beside)
         async with trio.open_nursery() as serving:
             urls = await serving.start(run)
             with contextlib.suppress(trio.BrokenResourceError):
