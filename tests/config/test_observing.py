@@ -53,7 +53,8 @@ def test_what_the_environment_says_of_what_is_off_is_for_another_program(monkeyp
         ('[tracing]\nendpoint = "x"', "f.toml:2: tracing.endpoint: write where spans are sent as a URL"),
         ('[metrics]\nbind = "x"', "f.toml:2: metrics.bind: "),
         (
-            '[listener]\nworkers = 2\n[sessions]\nstore = "sqlite"\nsqlite_path = "x"\n[admin]\ntoken = "a-token-of-24-characters"',
+            '[listener]\nworkers = 2\n[sessions]\nstore = "sqlite"\nsqlite_path = "x"\n'
+            '[admin]\ntoken = "a-token-of-24-characters"',
             "the admin API is that of one process",
         ),
     ],
