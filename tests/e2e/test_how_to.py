@@ -5,12 +5,14 @@ import os
 import re
 import shlex
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 
 from tests.e2e.child import ROOT, Child
 from tests.session.stores.redis_server import running_redis
@@ -35,10 +37,20 @@ def placed(line: str, url: str, folder: Path, request) -> list[str]:
     line = URLS.sub(url, line).replace("/var/lib/shadowcat", str(folder))
     if "redis://127.0.0.1:6379/0" in line:
         line = line.replace("redis://127.0.0.1:6379/0", request.getfixturevalue("redis_url"))
-    line = re.sub(r"--bind (\S+):\d+", r"--bind \1:0", line).replace("uvx mcp-server-time", shlex.join(COMMAND))
+    (folder / "admin-token").write_text("a-token-of-24-characters\n")
+    line = re.sub(r"--(metrics-)?bind (\S+):\d+", r"--\1bind \2:0", line)
+    line = line.replace("uvx mcp-server-time", shlex.join(COMMAND))
+    for file in re.findall(r"docs/\S+\.toml", line):
+        text = (ROOT / file).read_text(encoding="utf-8").replace('"sessions.db"', f'"{folder}/sessions.db"')
+        (folder / Path(file).name).write_text(URLS.sub(url, text))
+        line = line.replace(file, str(folder / Path(file).name))
+    for file in re.findall(r"\S+\.pem", line):
+        line = line.replace(file, str(folder / file))
     arguments = shlex.split(line, comments=True)
     if arguments[0] == "reverse" and "--bind" not in arguments:
         arguments[1:1] = ["--bind", "127.0.0.1:0"]
+    if "--admin-token-file" in arguments:
+        arguments[1:1] = ["--admin-bind", "127.0.0.1:0"]
     return arguments
 
 
@@ -61,10 +73,15 @@ def test_command_serves(line: str, server: FixtureServer, tmp_path: Path, reques
         )
         assert "2025-11-25" == json.loads(said.stdout)["result"]["protocolVersion"]
         return
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "fullchain.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "privkey.pem")
+    trust = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
     child = Child(program, env)
     try:
-        url = child.wait_for(r"serving MCP at (http://\S+)")[1].replace("0.0.0.0", "127.0.0.1")
-        answer = httpx.post(url, json=INITIALIZE, headers=ACCEPT)
+        url = child.wait_for(r"serving MCP at (https?://\S+)")[1].replace("0.0.0.0", "127.0.0.1")
+        answer = httpx.post(url, json=INITIALIZE, headers=ACCEPT, verify=trust)
         assert 200 == answer.status_code, answer.text
         assert answer.headers["mcp-session-id"]
         os.kill(child.pid, signal.SIGTERM)
@@ -80,4 +97,4 @@ def test_page_shows_something_that_is_run(page: Path):
     included = re.findall(r"\{literalinclude\} \.\./examples/(\S+)", text)
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     assert all(Path(name).stem in tests for name in included)
-    assert included or fences(page, "python", "json") or re.search(r"^shadowcat ", text, re.MULTILINE)
+    assert included or fences(page, "python", "json", "toml") or re.search(r"^shadowcat ", text, re.MULTILINE)
