@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from shadowcat.admin import AdminConfig
 from shadowcat.admin.app import AdminApp
 from shadowcat.admin.routes import ROUTES
+from shadowcat.telemetry import AuditEvent
 
 from .administering import TOKEN, AdminClient, open_admin_kit
 
@@ -158,3 +159,23 @@ async def test_two_answers_at_once_do_not_mix(autojump_clock, kit):
         for path in paths:
             nursery.start_soon(ask, path)
     assert [200, 200, 200, 404] == [replies[path].status for path in paths]
+
+
+class Audit:
+    """Remembers what it was told."""
+
+    def __init__(self):
+        self.events = []
+
+    async def note(self, event, **fields):
+        await trio.lowlevel.checkpoint()
+        self.events.append((event, fields))
+
+
+async def test_what_is_done_is_written_down_and_what_is_looked_at_is_not(autojump_clock, kit):
+    kit.proxy.app.audit = audit = Audit()
+    await kit.admin.get("/v1/sessions")
+    await kit.admin.send("PUT", "/v1/log-level", {"level": "info"})
+    await kit.admin.send("PUT", "/v1/log-level", {"level": "nonsense"})
+    await kit.admin.send("DELETE", f"/v1/sessions/{'0' * 16}")
+    assert audit.events == [(AuditEvent.ADMIN_ACTION, {"action": "PUT /v1/log-level"})]

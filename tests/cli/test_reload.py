@@ -13,6 +13,7 @@ import trustme
 from shadowcat.cli.options import values_of
 from shadowcat.cli.reload import Reloader, open_reloading
 from shadowcat.errors import ConfigError
+from shadowcat.telemetry import AuditEvent
 from shadowcat.transport.downstream import ServerTls
 from tests.cli.test_reverse import call, upstream
 from tests.config.reading import parse
@@ -153,6 +154,28 @@ async def test_hangup_reloads_for_as_long_as_the_block_lasts(app, file):
         await until(lambda: app.used, PATIENCE)
     assert signal.getsignal(signal.SIGHUP) == before
     assert not shutdown.is_set()
+
+
+async def test_reload_is_written_down_once_it_is_done(app, file):
+    class Audit:
+        def __init__(self):
+            self.events = []
+
+        async def note(self, event):
+            await trio.lowlevel.checkpoint()
+            self.events.append(event)
+
+    app.audit = audit = Audit()
+    args, shutdown = parse("--config", str(file)), trio.Event()
+    async with open_reloading(args, values_of(args), shutdown, None, app):
+        app.refusal = ConfigError("no")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await trio.sleep(0.2)
+        assert audit.events == []
+        app.refusal = None
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: bool(audit.events), PATIENCE)
+    assert audit.events == [AuditEvent.CONFIGURATION_RELOADED]
 
 
 async def test_certificate_is_read_again(app, tmp_path, file):
