@@ -46,6 +46,24 @@ class Replica(InMemoryStore):
         await super().renew_owner(owner, ttl)
 
 
+async def listen_ahead_of_the_store(kit, ahead):
+    """Listen without ids of the upstream, and see *ahead* events after the proxy has last stored one.
+
+    Returns the client, and the ids that it has seen.
+    """
+    call, response = await start_listen(kit)
+    events = call.open_events()
+    follower, seen = Follower(await response()), []
+    for number in range(ahead + 1):
+        await events.send(step(number))
+        assert await follower.next() == step(number)
+        seen.append(follower.cursor)
+        if number == 0:
+            await trio.sleep(1)
+            kit.store.freeze()
+    return follower, seen
+
+
 @pytest.fixture
 async def replicas():
     """Two proxies at the same store.  The first does not wait long for its clients."""
@@ -215,6 +233,25 @@ class TestReplica:
         assert await follower.rest() == [result(1)]
         assert trio.current_time() - began < 1
 
+    async def test_event_has_the_same_id_wherever_its_client_is(self, autojump_clock, replicas):
+        """From the memory of the proxy that has taken its stream over, and from the store."""
+        one, other = replicas
+        events, follower = await start_stream(one)
+        await events.send(step(1), "a")
+        await follower.next()
+        place = follower.cursor
+        follower.response.leave()
+        await trio.sleep(25)
+        await follower.resume(move(one.client, other))
+        await follower.prime()
+        await (await other.upstream.next_call()).open_events().send(step(2), "b")
+        assert await follower.next() == step(2)
+        await trio.sleep(0.2)
+        late = Follower(await move(one.client, one).listen(place))
+        assert await late.next() == step(2)
+        assert late.cursor == follower.cursor
+        assert follower.cursor.startswith(place.partition(".")[0] + ".2-2.")
+
     async def test_cursor_ahead_of_the_store_goes_on_exactly(self, autojump_clock, replicas):
         one, other = replicas
         events, follower = await start_stream(one)
@@ -271,6 +308,48 @@ class TestTakenOver:
         await follower.resume(move(one.client, other))
         assert await follower.rest() == [result(1)]
         one.store.thawed.set()
+
+    async def test_listening_stream_without_ids_never_gives_one_of_ours_twice(self, autojump_clock, replicas):
+        """MCP: ids are unique in the session.  The client has seen some that the store has not."""
+        one, other = replicas
+        follower, seen = await listen_ahead_of_the_store(one, ahead=3)
+        await follower.resume(move(one.client, other))
+        await follower.prime()
+        again = (await other.upstream.next_call()).open_events()
+        for number in range(10, 15):
+            await again.send(step(number))
+            assert await follower.next() == step(number)
+            seen.append(follower.cursor)
+        assert len(set(seen)) == len(seen) == 9
+
+    async def test_client_that_comes_back_from_further_back_gets_new_ids_too(self, autojump_clock, replicas):
+        """It had more than it says that it has seen: of what it was sent, nothing is known."""
+        one, other = replicas
+        follower, seen = await listen_ahead_of_the_store(one, ahead=3)
+        follower.cursor = seen[1]
+        await follower.resume(move(one.client, other))
+        await follower.prime()
+        again = (await other.upstream.next_call()).open_events()
+        await again.send(step(10))
+        assert await follower.next() == step(10)
+        assert follower.cursor not in seen
+
+    async def test_what_comes_to_a_listening_stream_while_its_client_is_away_again_is_not_missed(
+        self, autojump_clock, replicas
+    ):
+        """It comes back from where it was, which the store has not heard of; no count may pass anything over."""
+        one, other = replicas
+        follower, _ = await listen_ahead_of_the_store(one, ahead=3)
+        client = move(one.client, other)
+        await follower.resume(client)
+        await follower.prime()
+        again = (await other.upstream.next_call()).open_events()
+        follower.response.leave()
+        for number in range(10, 15):
+            await again.send(step(number))
+        await follower.resume(client)
+        with trio.fail_after(5):
+            assert [await follower.next() for _ in range(5)] == [step(number) for number in range(10, 15)]
 
     async def test_giant_answer_that_is_not_kept_is_lost(self, autojump_clock, replicas):
         """While its owner lives, which could still be asked."""

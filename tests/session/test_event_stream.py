@@ -15,6 +15,7 @@ from shadowcat.session import (
     StreamId,
     StreamKey,
     StreamKind,
+    new_owner_id,
 )
 from shadowcat.session.stream import Ownership
 
@@ -168,6 +169,17 @@ class TestReading:
         assert [place.resume for place in places] == [None] * 4 + [ResumePoint(0, "8")]
         assert places[4].encode().decode() == stream.last_event_id
 
+    async def test_each_owner_has_ids_of_its_own(self, autojump_clock):
+        """One may have handed out more than the next has heard of."""
+        ids = set()
+        for fence in (1, 2, 3):
+            stream = stream_of(position=3)
+            stream.ownership = Ownership(owner=new_owner_id(), fence=fence)
+            publish(stream, b"4")
+            (entry,) = stream.attach(0).take()
+            ids |= {stream.cursor(entry).encode(), stream.cursor_before(0).encode()}
+        assert len(ids) == 6
+
     async def test_id_without_data_is_news_and_no_event(self, autojump_clock, nursery):
         stream = stream_of()
         reader = stream.attach(0)
@@ -263,6 +275,17 @@ class TestReplacing:
         stream.begin_epoch(1)
         publish(stream, b"new")
         assert blocks(reader.take()) == [b"new"]
+
+    async def test_what_a_new_epoch_brings_is_not_counted_like_what_the_client_has_seen(self, autojump_clock):
+        """Or the client, cut off before it had any of that, would come back for what is behind it."""
+        stream = stream_of(kind=StreamKind.LISTENING, position=3, resume=ResumePoint(0, "3"))
+        reader = stream.attach(0, after=5)
+        publish(stream, b"again", upstream_id="4")
+        stream.detach(reader)
+        stream.begin_epoch(1)
+        publish(stream, b"6", b"7")
+        assert [stream.log.find(position) for position in (4, 5, 6)] == [None, 1, 2]
+        assert blocks(stream.attach(1, after=5).take()) == [b"6", b"7"]
 
     async def test_error_that_ends_a_stream_is_not_passed_over(self, autojump_clock):
         """The upstream could not repeat what the client had seen; the client is told what became of its request."""

@@ -28,7 +28,7 @@ settings.load_profile("no-deadline")
 SENDABLE = st.text(max_size=300).map(lambda text: read_upstream_id(text.encode(errors="replace"))).filter(bool)
 RESUME = st.none() | st.builds(ResumePoint, st.integers(0, 10**9 - 1), SENDABLE)
 STREAM_IDS = st.sampled_from(StreamKind).map(new_stream_id)
-CURSORS = st.builds(Cursor, STREAM_IDS, st.integers(0, 10**12), RESUME, st.booleans())
+CURSORS = st.builds(Cursor, STREAM_IDS, st.integers(0, 10**12), RESUME, st.booleans(), st.integers(1, 10**9 - 1))
 
 
 class TestCursor:
@@ -76,6 +76,9 @@ class TestCursor:
             b"a" + b"x" * 12 + b".-1",
             b"a" + b"x" * 12 + b".1 ",
             b"a" + b"x" * 12 + b".1\n",
+            b"a" + b"x" * 12 + b".1-",
+            b"a" + b"x" * 12 + b".1-0",
+            b"a" + b"x" * 12 + b".1e-2",
             b"a" + b"x" * 12 + b".1ee",
             b"a" + b"x" * 12 + b".e",
             b" a" + b"x" * 12 + b".1",
@@ -96,6 +99,11 @@ class TestCursor:
         """A cursor comes from the client; what is in it may be forged."""
         encoded = base64.urlsafe_b64encode(smuggled).rstrip(b"=")
         assert parse_cursor(b"axxxxxxxxxxxx.1.0." + encoded).resume is None
+
+    def test_id_is_as_short_as_can_be(self):
+        """Most streams never change their owner."""
+        assert Cursor(StreamId("axxxxxxxxxxxx"), 1, None).encode() == b"axxxxxxxxxxxx.1"
+        assert Cursor(StreamId("axxxxxxxxxxxx"), 1, None, fence=2).encode() == b"axxxxxxxxxxxx.1-2"
 
     @pytest.mark.parametrize("kind", StreamKind)
     def test_new_ids_tell_their_kind_and_differ(self, kind):
@@ -234,6 +242,16 @@ class TestReading:
         assert [log.find(position) for position in (6, 7, 8)] == [None, 0, 0]
         log.append(LogEntry(event(8)))
         assert [log.find(position) for position in (6, 7, 8)] == [None, 0, 1]
+
+    def test_positions_that_are_passed_over_count_as_gone(self):
+        """Even while older entries are kept, and when those go."""
+        log = log_of(*whole(1, 2, 3), max_events=3)
+        log.pass_over(2)
+        assert [log.find(position) for position in (2, 3)] == [2, 3]
+        log.pass_over(7)
+        log.append(LogEntry(event(8)))
+        assert (positions(log), log.floor) == ([2, 3, 8], 7)
+        assert [log.find(position) for position in (3, 6, 7, 8)] == [None, None, 3, 4]
 
     def test_parts_are_found_together(self):
         """A client that has seen some parts of an event gets all of them again."""

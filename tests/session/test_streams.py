@@ -176,14 +176,22 @@ class TestTakingOver:
                 await alive.streams.claim(session, Cursor(stream.key.stream_id, 3, None))
 
     async def test_listening_begins_anew_without_an_id(self, autojump_clock):
-        """What is new is not taken for what the client has seen."""
+        """What is new is not taken for what the client has seen, now or later, nor has it an id that was given out."""
         async with open_two() as (dead, alive, session):
             stream = dead.streams.begin(session, StreamKind.LISTENING)
             publish(dead, stream, None)
             await crash(dead)
-            taken = await alive.streams.claim(session, Cursor(stream.key.stream_id, 3, None))
-            publish(alive, taken, None)
-            assert blocks(copy(taken, after=3)) == [b"data: None"]
+            cursor = Cursor(stream.key.stream_id, 3, None)
+            taken = await alive.streams.claim(session, cursor)
+            publish(alive, taken, None, None)
+            fence = taken.ownership.fence
+            for first in (copy(taken, after=3), copy(taken, taken.log.find(3), after=3)):
+                assert [(taken.cursor(entry).position, taken.cursor(entry).fence) for entry in first] == [
+                    (4, fence),
+                    (5, fence),
+                ]
+            assert alive.streams.find(session, cursor) is taken
+            assert fence > cursor.fence
 
     @pytest.mark.parametrize("is_ended", [False, True])
     async def test_client_that_was_away_while_much_happened(self, autojump_clock, is_ended):

@@ -281,6 +281,6 @@ def _encode(entry: LogEntry, cursor: Cursor) -> bytes:
 
 
 def _cursor_of(record: StreamRecord, entry: LogEntry) -> Cursor:
-    upstream_id, position = entry.event.upstream_id, entry.event.position
-    resume = None if upstream_id is None else ResumePoint(entry.epoch, upstream_id)
-    return Cursor(record.key.stream_id, position, resume, record.is_ended and position == record.last_position)
+    position = entry.event.position
+    is_last = record.is_ended and position == record.last_position
+    return Cursor(record.key.stream_id, position, entry.resume, is_last, record.fence)

@@ -25,7 +25,6 @@ _MAX_BEHIND = 256
 _READ = 64
 """Entries that are given to a client at once."""
 
-
 _ARRIVAL = 10.0
 """Seconds that a new stream waits for its client to arrive, if it lingers for less."""
 
@@ -33,10 +32,8 @@ _ARRIVAL = 10.0
 class Reader:
     """One client's place in a stream."""
 
-    def __init__(self, stream: EventStream, number: int, after: int) -> None:
+    def __init__(self, stream: EventStream, number: int) -> None:
         self._stream = stream
-        self.after = after
-        """The position up to which events are passed over."""
         self.number = max(number, stream.log.first)
         """Of the next entry."""
         self.unread = sum(len(entry.event.block) for entry in stream.log.read(number, stream.log.end))
@@ -69,11 +66,11 @@ class Reader:
         self.number += len(entries)
         self.unread -= sum(len(entry.event.block) for entry in entries)
         stream.make_room(self)
-        if entries and entries[0].event.position <= self.after:
+        if entries and entries[0].event.position <= stream.seen:
             # The upstream repeats what this client has seen before it came: but not the last,
             # after which it would have nothing to come back for.
             last = stream.last_position
-            entries = [entry for entry in entries if entry.event.position > self.after or entry.event.position == last]
+            entries = [entry for entry in entries if entry.event.position > stream.seen or entry.event.position == last]
         return self._whole(entries) if stream.has_parts else entries
 
     def _whole(self, entries: Sequence[LogEntry]) -> Sequence[LogEntry]:
@@ -109,6 +106,8 @@ class EventStream:
     """That of the answer, or of the error in its place; None before."""
     has_parts: bool = False
     """Whether an event came in parts, because it is too long."""
+    seen: int = 0
+    """The position up to which its client, when it came, had seen all: the upstream may have yet to repeat some."""
     is_settled: bool = False
     """Whether it is known that there is something to be had: from the upstream, or at its end."""
     is_cancelled: bool = False
@@ -220,8 +219,8 @@ class EventStream:
         self.epoch = epoch
         self.resume = None
         self.tracker.reset()
-        if self._reader is not None:
-            self._reader.after = 0  # it repeats nothing
+        # It repeats nothing, so what comes must not be counted like what the client has seen.
+        self.log.pass_over(self.seen)
 
     def end(self, now: float) -> None:
         """Nothing more will come."""
@@ -269,7 +268,8 @@ class EventStream:
         """
         if self._reader is not None:
             self._reader.scope.cancel()
-        self._reader = Reader(self, number, 0 if self.resume is None else after)
+        self.seen = 0 if self.resume is None else after
+        self._reader = Reader(self, number)
         self.log.wanted = self._reader.number
         self.presence.deadline = math.inf
         self._room.unpark_all()
@@ -285,18 +285,17 @@ class EventStream:
 
     def cursor(self, entry: LogEntry) -> Cursor:
         """Return the id of an event: what a client that has seen it can come back with."""
-        upstream_id = entry.event.upstream_id
-        resume = None if upstream_id is None else ResumePoint(entry.epoch, upstream_id)
-        position = entry.event.position
-        return Cursor(self.key.stream_id, position, resume, position == self.last_position)
+        return self._cursor_at(entry.event.position, entry.resume)
 
     def cursor_before(self, number: int) -> Cursor:
         """Return the id of a place: what a client can come back with that has not seen the entry *number*."""
         entries = self.log.read(number, 1)
         if not entries:
-            position = self.log.position
-            return Cursor(self.key.stream_id, position, self.resume, position == self.last_position)
-        return Cursor(self.key.stream_id, entries[0].event.position - 1, None)
+            return self._cursor_at(self.log.position, self.resume)
+        return Cursor(self.key.stream_id, entries[0].event.position - 1, None, fence=self.ownership.fence)
+
+    def _cursor_at(self, position: int, resume: ResumePoint | None) -> Cursor:
+        return Cursor(self.key.stream_id, position, resume, position == self.last_position, self.ownership.fence)
 
     def make_room(self, reader: Reader) -> None:
         """Note that a client has read on."""

@@ -21,7 +21,9 @@ import attrs
 from ..errors import InvalidRequest
 from .stream import LogLimits, StreamEvent, StreamId, StreamKind
 
-_CURSOR: Final = re.compile(r"([al][A-Za-z0-9_-]{12})\.([0-9]{1,15})(e?)(?:\.([0-9]{1,9})\.([A-Za-z0-9_-]*))?")
+_CURSOR: Final = re.compile(
+    r"([al][A-Za-z0-9_-]{12})\.([0-9]{1,15})(?:-([1-9][0-9]{0,8}))?(e?)(?:\.([0-9]{1,9})\.([A-Za-z0-9_-]*))?"
+)
 _LETTERS: Final = {StreamKind.ANSWER: "a", StreamKind.LISTENING: "l"}
 _KINDS: Final = {letter: kind for kind, letter in _LETTERS.items()}
 _MAX_EMBEDDED: Final = 512
@@ -86,6 +88,9 @@ class Cursor:
     is_last: bool = False
     """Whether nothing comes after it: it is that of the answer."""
 
+    fence: int = 1
+    """Of the owner that gave it out (see `Ownership`): others may have had other events at the position."""
+
     @property
     def kind(self) -> StreamKind:
         """The kind of the stream."""
@@ -93,7 +98,8 @@ class Cursor:
 
     def encode(self) -> bytes:
         """Return the cursor as an event id."""
-        text = f"{self.stream_id}.{self.position}" + ("e" if self.is_last else "")
+        fence = f"-{self.fence}" if self.fence > 1 else ""
+        text = f"{self.stream_id}.{self.position}{fence}" + ("e" if self.is_last else "")
         if self.resume is not None and len(raw := self.resume.upstream_id.encode()) <= _MAX_EMBEDDED:
             text += f".{self.resume.epoch}.{base64.urlsafe_b64encode(raw).decode().rstrip('=')}"
         return text.encode()
@@ -108,12 +114,12 @@ def parse_cursor(value: bytes) -> Cursor:
     found = _CURSOR.fullmatch(value.decode("latin-1"))
     try:
         if found is not None and int(found[2]) <= _MAX_POSITION:
-            stream_id, position, end, epoch, encoded = found.groups()
+            stream_id, position, fence, end, epoch, encoded = found.groups()
             resume = None
             if encoded is not None:
                 upstream_id = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
                 resume = ResumePoint(int(epoch), upstream_id) if _SENDABLE.fullmatch(upstream_id) else None
-            return Cursor(StreamId(stream_id), int(position), resume, end == "e")
+            return Cursor(StreamId(stream_id), int(position), resume, end == "e", int(fence or 1))
     except (binascii.Error, UnicodeDecodeError):
         pass
     raise InvalidRequest("Last-Event-ID was not given out here; open a stream without it")
@@ -164,6 +170,12 @@ class LogEntry:
     epoch: int = 0
     """Of the upstream session that the event came from: see `ResumePoint`."""
 
+    @property
+    def resume(self) -> ResumePoint | None:
+        """Where the upstream goes on after the event; None if it gave it no id."""
+        upstream_id = self.event.upstream_id
+        return None if upstream_id is None else ResumePoint(self.epoch, upstream_id)
+
 
 class EventLog:
     """The newest events of a stream, in memory.
@@ -206,6 +218,11 @@ class EventLog:
         self.position = entry.event.position
         self._trim(entry.event.recorded_at)
 
+    def pass_over(self, position: int) -> None:
+        """Count on from *position*, if that is further: what there was up to it is gone."""
+        if position > self.position:
+            self.position = self.floor = position
+
     def trim(self, now: float) -> None:
         """Drop what is too old."""
         self._trim(now)
@@ -231,8 +248,8 @@ class EventLog:
     def resume_point(self, position: int) -> ResumePoint | None:
         """Return the newest upstream id of the events up to *position* that are kept."""
         for entry in reversed(self._entries):
-            if entry.event.position <= position and entry.event.upstream_id is not None:
-                return ResumePoint(entry.epoch, entry.event.upstream_id)
+            if entry.event.position <= position and entry.resume is not None:
+                return entry.resume
         return None
 
     def find(self, position: int) -> int | None:
@@ -260,4 +277,4 @@ class EventLog:
             gone = entries.popleft().event
             self.first += 1
             self.size -= len(gone.block)
-            self.floor = gone.position
+            self.floor = max(self.floor, gone.position)

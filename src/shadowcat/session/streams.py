@@ -277,6 +277,9 @@ class SessionStreams:
             cursor.kind is StreamKind.ANSWER and cursor.position > position and (is_ended or resume is None)
         ):
             raise self.lost()
+        elif resume is None:
+            # Nothing will be repeated, so what comes must not be counted like what the client has seen.
+            position = max(cursor.position, position)
         stream = self._make(
             StreamKey(session.id, cursor.stream_id),
             cursor.kind,
