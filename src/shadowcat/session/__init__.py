@@ -20,11 +20,13 @@ from .journal import SessionJournal as SessionJournal
 from .journal import SessionStatistics as SessionStatistics
 from .lifetime import open_session_manager as open_session_manager
 from .manager import SessionManager as SessionManager
+from .model import EPOCH as EPOCH
 from .model import Session as Session
 from .model import SessionId as SessionId
 from .model import SessionState as SessionState
 from .model import TransportType as TransportType
 from .model import UpstreamSessionId as UpstreamSessionId
+from .model import epoch_of as epoch_of
 from .model import parse_session_id as parse_session_id
 from .persistence import PersistenceConfig as PersistenceConfig
 from .persistence import PersistenceStatistics as PersistenceStatistics
@@ -52,11 +54,9 @@ from .stream import StreamKind as StreamKind
 from .stream import StreamRecord as StreamRecord
 from .stream import StreamSlice as StreamSlice
 from .stream import new_owner_id as new_owner_id
-from .streams import EPOCH as EPOCH
 from .streams import SessionStreams as SessionStreams
 from .streams import StreamConfig as StreamConfig
 from .streams import StreamStatistics as StreamStatistics
-from .streams import epoch_of as epoch_of
 
 if TYPE_CHECKING:
     from .stores import FailoverConfig as FailoverConfig

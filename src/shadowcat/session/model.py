@@ -13,6 +13,9 @@ import attrs
 
 from ..protocol import ResponseMode
 
+EPOCH = "shadowcat.epoch"
+"""The key in a session's metadata that counts the upstream sessions it has had."""
+
 _VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]{1,256}")
 
 SessionId = NewType("SessionId", str)
@@ -98,3 +101,9 @@ class Session:
 
     unknown: Mapping[str, Any] = attrs.field(factory=dict)
     """Fields that a newer version wrote, kept as they are."""
+
+
+def epoch_of(session: Session) -> int:
+    """Return how many upstream sessions *session* had before the present one."""
+    value = session.metadata.get(EPOCH, "0")
+    return int(value) if value.isdecimal() else 0

@@ -13,15 +13,12 @@ from ..errors import EventsLost
 from .event_stream import EventStream
 from .events import Cursor, LogEntry, ResumePoint, new_stream_id
 from .lease import OwnerLease
-from .model import Session, SessionId
+from .model import Session, SessionId, epoch_of
 from .presence import Presence, Presences
 from .store import SessionStore
 from .stream import LogLimits, Ownership, StreamEvent, StreamId, StreamKey, StreamKind, StreamRecord
 
 log = logging.getLogger(__name__)
-
-EPOCH = "shadowcat.epoch"
-"""The key in a session's metadata that counts the upstream sessions it has had."""
 
 _FEW = 32
 """Streams without a client that may hold what they like: a megabyte each."""
@@ -394,9 +391,3 @@ class _Known:
         if self.old is not None:
             return self.old.log.events_after(position)
         return [event for event in self._stored if event.position <= self.position]
-
-
-def epoch_of(session: Session) -> int:
-    """Return how many upstream sessions *session* had before the present one."""
-    value = session.metadata.get(EPOCH, "0")
-    return int(value) if value.isdecimal() else 0
