@@ -16,6 +16,7 @@ from .problem import problems_of as problems_of
 from .setting import FORWARD as FORWARD
 from .setting import REVERSE as REVERSE
 from .setting import Setting as Setting
+from .setting import pattern_of as pattern_of
 from .setting import tell as tell
 from .table import SECTIONS as SECTIONS
 from .table import SETTINGS as SETTINGS

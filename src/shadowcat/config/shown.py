@@ -10,13 +10,12 @@ from urllib.parse import urlsplit
 from .observing_table import SWITCHES
 from .server import is_set
 from .servers_table import SET
-from .setting import Setting
+from .setting import Setting, pattern_of
 from .values import Values
 
 MASK = "********"
 
 _NUMBER = re.compile(r"\[\d+\]")
-_NAMED = re.compile(r"^servers\.[^.]+\.")
 
 
 def show_values(values: Values) -> str:
@@ -48,7 +47,7 @@ def _keys(values: Values) -> Iterator[tuple[str, Setting]]:
         if "*" not in key and "[]" not in key and key not in absent:
             yield key, setting
     for key in values.given:
-        pattern = _NAMED.sub("servers.*.", _NUMBER.sub("[]", key))
+        pattern = pattern_of(key)
         if pattern != key and pattern in values.settings:
             yield key, values.settings[pattern]
 
