@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .reference import write_reference as write_reference
     from .schema import build_schema as build_schema
     from .shown import show_values as show_values
+    from .shown import without_query as without_query
     from .surroundings import check_surroundings as check_surroundings
 
 _load = _load_on_demand(
@@ -42,6 +43,7 @@ _load = _load_on_demand(
         "write_reference": ".reference",
         "build_schema": ".schema",
         "show_values": ".shown",
+        "without_query": ".shown",
         "check_surroundings": ".surroundings",
     },
 )

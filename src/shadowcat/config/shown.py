@@ -67,7 +67,13 @@ def write_value(setting: Setting, value: object) -> str:
             return "{ " + ", ".join(f"{_quote(name)} = {_quote(str(entry))}" for name, entry in value.items()) + " }"
         case list():
             return "[" + ", ".join(_quote(str(entry)) for entry in value) + "]"
-    return _quote(str(value))
+    return _quote(without_query(str(value)))
+
+
+def without_query(text: str) -> str:
+    """Return *text*, if it is a URL without its query: some servers take a key there."""
+    url, mark, _ = text.partition("?")
+    return f"{url}?{MASK}" if mark and "://" in url else text
 
 
 def _mask(text: str) -> str:
