@@ -93,7 +93,7 @@ async def test_an_address_in_use_is_told():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         config = AdminConfig(token=TOKEN, bind=f"127.0.0.1:{taken.getsockname()[1]}")
         async with open_proxy_kit() as kit:
-            with pytest.raises(ConfigError, match="is in use"):
+            with pytest.raises(ConfigError, match="is in use: .* with --admin-bind$"):
                 await enter(kit.app, config)
 
 

@@ -146,6 +146,18 @@ async def test_what_needs_a_restart_is_named_each_time(reloader, file, said):
     assert [text for text in said if "restart" in text] == [expected, expected]
 
 
+async def test_what_is_used_needs_no_restart(reloader, file, said):
+    """Neither servers and rules that come, nor those that go."""
+    more = FIRST + '[[upstream.endpoints]]\nname = "a"\nurl = "http://a/"\n[servers.x]\nurl = "http://x/"\n'
+    more += '[servers.x.health]\ninterval = 5\n[[rules]]\nserver = "x"\nhost = "x"\n'
+    file.write_text(more.replace('url = "http://h/"\n', ""))
+    await reloader.reload()
+    again = Reloader(reloader._args, values_of(reloader._args), reloader._apply)
+    file.write_text(FIRST)
+    await again.reload()
+    assert said == []
+
+
 async def test_hangup_reloads_for_as_long_as_the_block_lasts(app, file):
     args, shutdown = parse("--config", str(file)), trio.Event()
     before = signal.getsignal(signal.SIGHUP)

@@ -53,6 +53,24 @@ def test_what_the_environment_says_of_what_is_off_is_for_another_program(monkeyp
         ('[tracing]\nendpoint = "x"', "f.toml:2: tracing.endpoint: write where spans are sent as a URL"),
         ('[metrics]\nbind = "x"', "f.toml:2: metrics.bind: "),
         (
+            '[listener]\nbind = "127.0.0.1:9"\n[metrics]\nbind = "127.0.0.1:9"',
+            "f.toml:4: metrics.bind: port 9 is that of f.toml:2: listener.bind too; choose another for one of them",
+        ),
+        (
+            '[metrics]\nbind = "127.0.0.1:9"\n[admin]\nbind = "127.0.0.1:9"\ntoken = "a-token-of-24-characters"',
+            "f.toml:2: metrics.bind: port 9 is that of f.toml:4: admin.bind too",
+        ),
+        (
+            '[listener]\nbind = "h:9"\nworkers = 4\n[sessions]\nstore = "sqlite"\nsqlite_path = "x"\n'
+            '[metrics]\nbind = "h:6"',
+            "f.toml:8: metrics.bind: port 9 is that of f.toml:2: listener.bind too",
+        ),
+        (
+            '[listener]\nworkers = 4\n[sessions]\nstore = "sqlite"\nsqlite_path = "x"\n'
+            '[metrics]\nbind = "127.0.0.1:65533"',
+            "f.toml:7: metrics.bind: each worker has a port of its own, and ports go to 65535",
+        ),
+        (
             '[listener]\nworkers = 2\n[sessions]\nstore = "sqlite"\nsqlite_path = "x"\n'
             '[admin]\ntoken = "a-token-of-24-characters"',
             "the admin API is that of one process",
@@ -74,3 +92,7 @@ def test_file_without_a_token(content, tmp_path):
     (tmp_path / "t").write_text(content)
     with pytest.raises(ConfigError, match="at least 16 visible ASCII"):
         build_beside(values("--admin-token-file", str(tmp_path / "t")))
+
+
+def test_free_ports_are_no_conflict():
+    build_beside(values("--bind", "127.0.0.1:0", "--metrics-bind", "127.0.0.1:0"))

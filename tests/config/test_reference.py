@@ -22,3 +22,8 @@ def test_row_has_all_there_is_to_know():
     assert len([row for row in rows if row.startswith("| ") and "| key |" not in row]) == len(
         [setting for setting in SETTINGS if not setting.key.startswith("servers.*.")]
     )
+
+
+def test_row_of_a_choice_tells_that_a_reload_changes_it():
+    (row,) = [row for row in write_reference(SETTINGS).splitlines() if row.startswith("| `level` |")]
+    assert "`error`, changed by a reload |" in row

@@ -35,7 +35,7 @@ def test_each_is_shown_with_its_source(tmp_path, monkeypatch):
 def test_no_secret_is_shown():
     flags = [
         "--upstream",
-        URL,
+        f"{URL}?api_key=hidden",
         "--upstream-header",
         "A: hidden",
         "--redis-url",
@@ -43,6 +43,7 @@ def test_no_secret_is_shown():
     ]
     shown = show_values(read_values(parse(*flags)))
     assert "hidden" not in shown
+    assert f'url = "{URL}?********"' in shown
     assert 'headers = { "A" = "********" }' in shown
     assert 'redis_url = "redis://********@h:1/0"' in shown
 

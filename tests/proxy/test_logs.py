@@ -102,6 +102,21 @@ async def test_stream_has_its_line_at_its_end_with_its_events(files):
     assert line["bytes_out"] > 100
 
 
+async def test_call_in_a_session_that_is_ended_is_answered_and_not_left(files):
+    async with open_proxy_kit(files.config()) as kit:
+        await open_session(kit)
+        events, follower = await start_stream(kit)
+        await events.send({"jsonrpc": "2.0", "method": "notifications/progress"})
+        await follower.next()
+        await kit.app.sessions.end(session_of(kit))
+        with trio.fail_after(5):
+            (answer,) = await follower.rest()
+        await trio.testing.wait_all_tasks_blocked()
+    assert (answer["id"], answer["error"]["message"][:15]) == (1, "no such session")
+    line = files.accesses()[-1]
+    assert (line["method"], line["outcome"], line["error"]) == ("tools/call", "no_session", "SessionNotFound")
+
+
 async def test_sessions_and_refusals_are_audited(files):
     config = files.config(sessions=SessionConfig(max_sessions=1))
     async with open_proxy_kit(config) as kit:

@@ -119,7 +119,7 @@ async def test_port_that_is_taken_is_a_config_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         config = MetricsConfig(bind=f"127.0.0.1:{taken.getsockname()[1]}")
         async with open_proxy_kit() as kit:
-            with pytest.raises(ConfigError, match="in use"):
+            with pytest.raises(ConfigError, match="in use: .* with --metrics-bind$"):
                 async with open_metrics(kit.app, config):
                     pass
 
@@ -145,6 +145,19 @@ async def test_worker_waits_for_the_port_of_the_one_it_replaces(caplog, monkeypa
             await wait_until(lambda: "metrics are served at" in caplog.text)
             with trio.fail_after(5):
                 assert (await fetch(f"http://127.0.0.1:{port}/metrics")).status_code == 200
+
+
+async def test_port_that_stays_taken_is_complained_about(caplog, autojump_clock):
+    """Once: it may be for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = MetricsConfig(bind=f"127.0.0.1:{taken.getsockname()[1] - 1}", worker=1)
+        async with open_proxy_kit() as kit, open_metrics(kit.app, config):
+            await trio.sleep(300)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == [
+        f"{address_of(config)} is still taken, so there are no metrics of this worker; stop the other program, "
+        "or choose other ports with --metrics-bind"
+    ]
 
 
 async def test_without_the_library_it_is_said_what_to_install(monkeypatch):

@@ -21,6 +21,7 @@ _GRACE = 2.0
 """Seconds that requests under way have at the end."""
 
 _MAX_HEADER_BYTES = 8192
+_OPTION = "--admin-bind"
 
 
 @asynccontextmanager
@@ -47,8 +48,8 @@ async def open_admin(
             host,
         )
     shutdown = trio.Event()
-    with sock or bind_socket(listener) as sock:
-        start_listening(sock, listener)
+    with sock or bind_socket(listener, _OPTION) as sock:
+        start_listening(sock, listener, _OPTION)
         async with trio.open_nursery() as nursery:
             serve = partial(serve_asgi, AdminApp(app, config), sock, listener)
             (url,) = await nursery.start(partial(serve, shutdown=shutdown, graceful_timeout=_GRACE))

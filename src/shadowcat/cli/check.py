@@ -83,4 +83,6 @@ def _summary(config: ReverseProxyConfig, workers: int) -> str:
 def _tell(server: UpstreamConfig | UpstreamSetConfig) -> str:
     if isinstance(server, UpstreamSetConfig):
         return ", ".join(_tell(endpoint.upstream) for endpoint in server.endpoints)
-    return " ".join(server.command) if isinstance(server, StdioConfig) else server.url
+    from ..config import without_query
+
+    return " ".join(server.command) if isinstance(server, StdioConfig) else without_query(server.url)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from ..config import SETTINGS, Values, build_beside, build_reverse, problems_of
+from ..config import SETTINGS, Values, build_beside, build_reverse, pattern_of, problems_of
 from ..errors import ConfigError
 from ..proxy import ReverseProxyApp, ReverseProxyConfig
 from ..telemetry import configure_logging
@@ -62,7 +62,13 @@ class Reloader:
         if self._tls is not None and context is not None:
             self._tls.use(context)
         log.info("the settings are reloaded")
-        log_restart(self._started, values, lambda key: key in _LIVE and (has_tls or key not in _TLS))
+        log_restart(self._started, values, lambda key: is_live(key) and (has_tls or key not in _TLS))
+
+
+def is_live(key: str) -> bool:
+    """Tell whether a reload changes what *key* names: a value, or a table of such values that the user named."""
+    pattern = pattern_of(key)
+    return pattern in _LIVE or any(live.startswith((f"{pattern}.", f"{pattern}[]")) for live in _LIVE)
 
 
 def read_again(args: argparse.Namespace) -> tuple[Values, ReverseProxyConfig]:

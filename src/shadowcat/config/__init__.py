@@ -16,6 +16,7 @@ from .problem import problems_of as problems_of
 from .setting import FORWARD as FORWARD
 from .setting import REVERSE as REVERSE
 from .setting import Setting as Setting
+from .setting import pattern_of as pattern_of
 from .setting import tell as tell
 from .table import SECTIONS as SECTIONS
 from .table import SETTINGS as SETTINGS
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .reference import write_reference as write_reference
     from .schema import build_schema as build_schema
     from .shown import show_values as show_values
+    from .shown import without_query as without_query
     from .surroundings import check_surroundings as check_surroundings
 
 _load = _load_on_demand(
@@ -41,6 +43,7 @@ _load = _load_on_demand(
         "write_reference": ".reference",
         "build_schema": ".schema",
         "show_values": ".shown",
+        "without_query": ".shown",
         "check_surroundings": ".surroundings",
     },
 )

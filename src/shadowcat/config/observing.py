@@ -17,6 +17,7 @@ from .values import Origin, Values
 T = TypeVar("T")
 
 _MAX_TOKEN_FILE = 8192
+_LAST_PORT = 65535
 
 
 @attrs.frozen(kw_only=True)
@@ -41,7 +42,24 @@ def build_beside(values: Values) -> BesideConfig:
     with problems.collecting():
         admin = _build_admin(values)
     problems.check()
+    _check_ports(values, metrics, admin)
     return BesideConfig(metrics=metrics, admin=admin)
+
+
+def _check_ports(values: Values, metrics: MetricsConfig | None, admin: AdminConfig | None) -> None:
+    taken = {parse_bind(values["listener.bind"]): values.source("listener.bind")}
+    wanted = [("admin.bind", parse_bind(admin.bind))] if admin is not None else []
+    if metrics is not None:
+        host, port = parse_bind(metrics.bind)
+        workers = range(1, values["listener.workers"] + 1) if values["listener.workers"] > 1 else (0,)
+        wanted += [("metrics.bind", (host, port + worker)) for worker in workers if port]
+    for key, address in wanted:
+        if address[1] > _LAST_PORT:
+            raise ConfigError(f"{values.source(key)}: each worker has a port of its own, and ports go to {_LAST_PORT}")
+        other = taken.setdefault(address, values.source(key))
+        if address[1] and other != values.source(key):
+            told = f"port {address[1]} is that of {other} too"
+            raise ConfigError(f"{values.source(key)}: {told}; choose another for one of them")
 
 
 def build_logs(values: Values) -> dict[str, object]:

@@ -46,8 +46,8 @@ def _row(setting: Setting) -> str:
 
 def _describe(setting: Setting) -> str:
     """Return what kind of value it takes, and within which bounds."""
-    if setting.kind.choices:
-        return "one of " + ", ".join(f"`{choice}`" for choice in setting.kind.choices)
-    bounds = [f"{_BOUNDS[name]} {tell(bound)}" for name, bound in setting.bounds.items()]
     live = ["changed by a reload"] if setting.is_live else []
+    if setting.kind.choices:
+        return ", ".join(["one of " + ", ".join(f"`{choice}`" for choice in setting.kind.choices), *live])
+    bounds = [f"{_BOUNDS[name]} {tell(bound)}" for name, bound in setting.bounds.items()]
     return ", ".join([setting.kind.name, *bounds, *live])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,8 @@ PREFIX = "SHADOWCAT_"
 
 FORWARD, REVERSE = "forward", "reverse"
 BOTH = frozenset({FORWARD, REVERSE})
+_NUMBER = re.compile(r"\[\d+\]")
+_NAMED = re.compile(r"^servers\.[^.]+")
 _OPERATORS = {">=": "minimum", ">": "exclusiveMinimum", "<=": "maximum", "<": "exclusiveMaximum"}
 
 
@@ -106,6 +109,11 @@ class Setting:
             for each in getattr(validator, "_validators", (validator,))
             if hasattr(each, "compare_op")
         }
+
+
+def pattern_of(key: str) -> str:
+    """Return *key* of a value as the key of its setting is written: ``servers.*.url`` for ``servers.files.url``."""
+    return _NAMED.sub("servers.*", _NUMBER.sub("[]", key))
 
 
 def tell(value: object) -> str:

@@ -10,13 +10,12 @@ from urllib.parse import urlsplit
 from .observing_table import SWITCHES
 from .server import is_set
 from .servers_table import SET
-from .setting import Setting
+from .setting import Setting, pattern_of
 from .values import Values
 
 MASK = "********"
 
 _NUMBER = re.compile(r"\[\d+\]")
-_NAMED = re.compile(r"^servers\.[^.]+\.")
 
 
 def show_values(values: Values) -> str:
@@ -48,7 +47,7 @@ def _keys(values: Values) -> Iterator[tuple[str, Setting]]:
         if "*" not in key and "[]" not in key and key not in absent:
             yield key, setting
     for key in values.given:
-        pattern = _NAMED.sub("servers.*.", _NUMBER.sub("[]", key))
+        pattern = pattern_of(key)
         if pattern != key and pattern in values.settings:
             yield key, values.settings[pattern]
 
@@ -68,7 +67,13 @@ def write_value(setting: Setting, value: object) -> str:
             return "{ " + ", ".join(f"{_quote(name)} = {_quote(str(entry))}" for name, entry in value.items()) + " }"
         case list():
             return "[" + ", ".join(_quote(str(entry)) for entry in value) + "]"
-    return _quote(str(value))
+    return _quote(without_query(str(value)))
+
+
+def without_query(text: str) -> str:
+    """Return *text*, if it is a URL without its query: some servers take a key there."""
+    url, mark, _ = text.partition("?")
+    return f"{url}?{MASK}" if mark and "://" in url else text
 
 
 def _mask(text: str) -> str:

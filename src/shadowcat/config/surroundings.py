@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import ssl
 from pathlib import Path
 
 from ..errors import ConfigError
 from ..proxy import ReverseProxyConfig
+from ..telemetry import STDERR
 from ..transport.downstream import TlsConfig, build_context
 from ..transport.upstream import StdioConfig, StdioConnector
 from ..upstreams import UpstreamConfig, UpstreamSetConfig, check_servers
 from .problem import Problems
 from .values import Values
+
+_EXTRAS = {
+    "metrics.bind": ("metrics", "prometheus_client"),
+    "tracing.endpoint": ("otel", "opentelemetry.exporter.otlp.proto.http"),
+    "sessions.redis_url": ("redis", "coredis"),
+}
+"""What some settings need that is not always installed: the extra, and a module of it."""
 
 
 def check_surroundings(values: Values, config: ReverseProxyConfig) -> None:
@@ -39,6 +48,13 @@ def check_surroundings(values: Values, config: ReverseProxyConfig) -> None:
     with problems.collecting():
         if config.storage.sqlite is not None:
             _check_folder(values, "sessions.sqlite_path", Path(config.storage.sqlite.path))
+    for name, log in (("access_log", config.access), ("audit_log", config.audit)):
+        with problems.collecting():
+            if log is not None and log.path != STDERR:
+                _check_folder(values, f"{name}.path", Path(log.path))
+    for key in _EXTRAS:
+        with problems.collecting():
+            _check_extra(values, key)
     problems.check()
 
 
@@ -79,5 +95,20 @@ def _check_folder(values: Values, key: str, path: Path) -> None:
     folder = path.parent
     if not folder.is_dir():
         raise ConfigError(f"{values.source(key)}: there is no directory {str(folder)!r}; make it")
+    if path.is_dir():
+        raise ConfigError(f"{values.source(key)}: {str(path)!r} is a directory; name a file")
     if not os.access(path if path.exists() else folder, os.W_OK):
         raise ConfigError(f"{values.source(key)}: {str(path)!r} cannot be written; change who owns it")
+
+
+def _check_extra(values: Values, key: str) -> None:
+    extra, module = _EXTRAS[key]
+    if values.is_given(key) and not _is_installed(module):
+        raise ConfigError(f"{values.source(key)} needs what is not installed: pip install 'shadowcat[{extra}]'")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

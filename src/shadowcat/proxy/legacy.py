@@ -114,7 +114,10 @@ class LegacyEndpoint:
                 custody.hand_over()  # to the pump
                 stream = self._begin(session, StreamKind.ANSWER, held)
                 self._pump(session, stream, headers, answer, message, held)
-                await events.attend(lambda: relayed.begin(stream, client_headers(answer.headers)))
+                with self._sessions.attached(session) as ended:
+                    await events.attend(lambda: relayed.begin(stream, client_headers(answer.headers)))
+                if ended.cancelled_caught:
+                    await events.part(SessionNotFound(NO_SUCH_SESSION))
                 await self._sessions.record_mode(session, answer.mode)
             else:
                 granted: list[bool] = []
@@ -192,8 +195,7 @@ class LegacyEndpoint:
         """
         if not self._config.forward_headers:
             return True
-        headers = upstream_headers(exchange.headers, self._config.forward_headers)
-        _, answer = await self._upstream.ping(session, headers)
+        _, answer = await self._upstream.ping(session, upstream_headers(exchange.headers, self._config.forward_headers))
         try:
             if answer.status in (401, 403):
                 relay = AnswerRelay(exchange, self._attendance, self._config.heartbeat_interval)
@@ -213,7 +215,6 @@ class LegacyEndpoint:
     async def _resume(self, exchange: Exchange, session: Session, events: StreamRelay, cursor: Cursor) -> None:
         """Go on with a stream where its client left it, wherever it is."""
         streams = self._sessions.streams
-        headers = upstream_headers(exchange.headers, self._config.forward_headers)
         streams.resumed += 1
         if cursor.is_last:
             await events.finish()
@@ -223,7 +224,7 @@ class LegacyEndpoint:
             if stream is None:
                 stream = await streams.claim(session, cursor)
                 if stream is not None and not stream.is_ended:
-                    self._pump(session, stream, headers, None)
+                    self._pump(session, stream, upstream_headers(exchange.headers, self._config.forward_headers), None)
             if stream is not None:
                 try:
                     if not await events.go_on(stream, cursor):

@@ -34,6 +34,11 @@ _STORE_TIMEOUT = 1.0
 _BIND_INTERVAL = 1.0
 """Seconds between two attempts of a worker to bind the port of the one whose place it takes."""
 
+_PATIENCE = 60.0
+"""Seconds after which a port is not that of a worker that ends, but another program's."""
+
+_OPTION = "--metrics-bind"
+
 PATH = "/metrics"
 
 
@@ -145,12 +150,12 @@ def _port(port: int, config: MetricsConfig) -> int:
 def _try_bind(listener: ListenerConfig, *, may_be_taken: bool) -> socket.socket | None:
     """Return a socket that listens; None if another process has the address, and may have it."""
     try:
-        sock = bind_socket(listener)
+        sock = bind_socket(listener, _OPTION)
+        start_listening(sock, listener, _OPTION)
     except ConfigError as error:
         if may_be_taken and isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
             return None
         raise
-    start_listening(sock, listener)
     return sock
 
 
@@ -159,10 +164,23 @@ async def _serve_when_free(served: MetricsApp, listener: ListenerConfig) -> None
         "%s is taken, by the worker that is replaced perhaps; metrics are served as soon as it is free", listener.bind
     )
     sock: socket.socket | None = None
-    while sock is None:  # noqa: ASYNC110 - nobody tells when a port is free
-        await trio.sleep(_BIND_INTERVAL)
-        sock = _try_bind(listener, may_be_taken=True)
+    with trio.move_on_after(_PATIENCE):
+        sock = await _bind_when_free(listener)
+    if sock is None:
+        log.warning(
+            "%s is still taken, so there are no metrics of this worker; stop the other program, or choose other ports "
+            "with %s",
+            listener.bind,
+            _OPTION,
+        )
+        sock = await _bind_when_free(listener)
     await _serve(served, sock, listener)
+
+
+async def _bind_when_free(listener: ListenerConfig) -> socket.socket:
+    while (sock := _try_bind(listener, may_be_taken=True)) is None:  # noqa: ASYNC110 - nobody tells when it is free
+        await trio.sleep(_BIND_INTERVAL)
+    return sock
 
 
 async def _serve(

@@ -226,7 +226,7 @@ class StreamRelay(Delayed):
                 idle_since = trio.current_time()
 
     async def part(self, error: ShadowcatError) -> None:
-        """Say what can still be said after `copy` was cancelled because the proxy stops.
+        """Say what can still be said after `copy` was cancelled because the proxy stops, or the session has ended.
 
         Raises *error* if nothing has been sent yet, so that it becomes the answer.
         """

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..lazy import load_on_demand
+from .config import STDERR as STDERR
 from .config import AccessLogConfig as AccessLogConfig
 from .config import AuditLogConfig as AuditLogConfig
 from .config import MetricsConfig as MetricsConfig

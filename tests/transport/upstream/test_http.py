@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from functools import partial
 from typing import Any
 
@@ -160,6 +161,19 @@ ERRORS = [
         errors.UpstreamDisconnected,
     ),
 ]
+
+
+@pytest.mark.slow
+async def test_what_the_system_says_of_a_connection_is_logged(caplog):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+        upstream = HttpUpstream(HttpUpstreamConfig(url=url), Http1Transport())
+        with pytest.raises(errors.UpstreamUnavailable):
+            await upstream.send(POST)
+        await upstream.aclose()
+    assert "refused" in caplog.text
+    assert "attempts" not in caplog.text
 
 
 @pytest.mark.parametrize(("foreign", "ours"), ERRORS)

@@ -114,8 +114,11 @@ def open_listening_socket(config: ListenerConfig) -> socket.socket:
     return sock
 
 
-def start_listening(sock: socket.socket, config: ListenerConfig) -> None:
+def start_listening(sock: socket.socket, config: ListenerConfig, option: str = "--bind") -> None:
     """Let clients connect to what `bind_socket` returned.
+
+    Args:
+        option: What the user says the address with.
 
     Raises:
         ConfigError: The address is taken after all; the socket is closed.
@@ -124,13 +127,16 @@ def start_listening(sock: socket.socket, config: ListenerConfig) -> None:
         sock.listen(config.backlog)
     except OSError as exc:
         sock.close()
-        raise ConfigError(_explain(exc, config.bind)) from exc
+        raise ConfigError(_explain(exc, config.bind, option)) from exc
 
 
-def bind_socket(config: ListenerConfig) -> socket.socket:
+def bind_socket(config: ListenerConfig, option: str = "--bind") -> socket.socket:
     """Take the address, on which nobody can connect yet.
 
     Connections accepted later inherit the options set here.
+
+    Args:
+        option: What the user says the address with.
 
     Raises:
         ConfigError: The address cannot be used.
@@ -149,7 +155,7 @@ def bind_socket(config: ListenerConfig) -> socket.socket:
         sock.setblocking(False)
     except OSError as exc:
         sock.close()
-        raise ConfigError(_explain(exc, config.bind)) from exc
+        raise ConfigError(_explain(exc, config.bind, option)) from exc
     return sock
 
 
@@ -165,13 +171,13 @@ def _set_options(sock: socket.socket, config: ListenerConfig) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(config.user_timeout * 1000)))
 
 
-def _explain(exc: OSError, bind: str) -> str:
+def _explain(exc: OSError, bind: str, option: str) -> str:
     match exc.errno:
         case errno.EADDRINUSE:
-            return f"{bind} is in use: stop the other program or choose another port with --bind"
+            return f"{bind} is in use: stop the other program or choose another port with {option}"
         case errno.EACCES:
-            return f"{bind} is not permitted: choose a port from 1024 up with --bind"
+            return f"{bind} is not permitted: choose a port from 1024 up with {option}"
         case errno.EADDRNOTAVAIL:
-            return f"{bind} is not an address of this machine: choose another host with --bind"
+            return f"{bind} is not an address of this machine: choose another host with {option}"
         case code:
             return f"cannot listen on {bind}: {os.strerror(code or 0)}"

@@ -286,7 +286,7 @@ class _Body:
 
 
 def _translate(exc: httpx.TransportError, upstream: str) -> ShadowcatError:
-    log.warning("%s: %s: %s", upstream, type(exc).__name__, exc)
+    log.warning("%s: %s: %s", upstream, type(exc).__name__, _reason_of(exc))
     match exc:
         case (
             httpx.ConnectError()
@@ -304,6 +304,14 @@ def _translate(exc: httpx.TransportError, upstream: str) -> ShadowcatError:
             return RemoteProtocolError(_MALFORMED)
         case _:
             return UpstreamDisconnected(_DISCONNECTED)
+
+
+def _reason_of(exc: httpx.TransportError) -> str:
+    """Return what the system says; trio only counts the attempts to connect."""
+    attempts = None if exc.__cause__ is None else exc.__cause__.__cause__
+    if isinstance(attempts, BaseExceptionGroup):
+        return "; ".join(dict.fromkeys(str(attempt) for attempt in attempts.exceptions))
+    return str(exc)
 
 
 def load_trust(ca_file: str | None) -> ssl.SSLContext | None:
