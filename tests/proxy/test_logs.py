@@ -194,6 +194,23 @@ async def test_circuit_that_opens_and_closes_is_audited(autojump_clock):
     ]
 
 
+async def test_servers_may_come_and_go_while_circuits_are_looked_at(autojump_clock):
+    """It would end the proxy if that were an error."""
+    lines = JsonLines(LogFileConfig(path="nowhere"), dict, is_kept=True)
+    endpoint = Endpoint("a", ScriptedUpstream(), circuit=CircuitConfig(max_failures=1))
+    endpoint.circuit.fail(permit(endpoint))
+    sets = {"search": UpstreamSet([endpoint])}
+
+    class Changing(AuditLog):
+        async def note(self, *args, **fields):
+            await super().note(*args, **fields)
+            sets["new"] = UpstreamSet([Endpoint("a", ScriptedUpstream())])
+
+    with trio.move_on_after(5):
+        await audit_circuits(Changing(lines, 1.0), lambda: sets)
+    assert lines.queued == 1
+
+
 async def test_log_that_cannot_be_opened_is_found_out_at_once(files, tmp_path):
     config = attrs.evolve(files.config(), audit=AuditLogConfig(path=str(tmp_path / "no" / "audit.log")))
     with pytest.raises(ConfigError):
