@@ -126,6 +126,19 @@ async def test_sessions_and_refusals_are_audited(files):
     ]
 
 
+async def test_proxy_that_is_cut_off_says_so(files):
+    """And the calls that were under way have their lines."""
+    with trio.CancelScope() as scope:
+        async with open_proxy_kit(files.config()) as kit:
+            await open_session(kit)
+            await start_post(kit, request(1, "tools/call", name="add"))
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            await trio.sleep_forever()
+    assert [line["event"] for line in files.audits()] == ["proxy_started", "session_opened", "proxy_stopped"]
+    assert [line["method"] for line in files.accesses()] == ["initialize", "tools/call"]
+
+
 async def test_no_secret_is_written_down_wherever_it_is(files):
     """In headers, query, arguments, ids, URIs, meta data, answers and errors; and no session id."""
     headers = {
