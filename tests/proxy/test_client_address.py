@@ -1,5 +1,7 @@
 """Whom a request comes from, and whom nobody can pretend to be."""
 
+import time
+
 import pytest
 
 from shadowcat.errors import ConfigError
@@ -62,6 +64,13 @@ def test_x_forwarded_for_is_read_from_its_end(value, client):
 )
 def test_forwarded_is_read_from_its_end(value, client):
     assert found(value, header=b"forwarded") == client
+
+
+def test_a_client_cannot_keep_everybody_waiting_with_what_it_says():
+    """A header of 32 KiB must not be read in as many ways as it has spaces."""
+    began = time.process_time()
+    assert found(b"for=" + b" " * 30_000 + b'"', header=b"forwarded") == "10.0.0.1"
+    assert time.process_time() - began < 1
 
 
 def test_only_the_one_header_is_read():

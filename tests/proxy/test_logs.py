@@ -141,6 +141,19 @@ async def test_sessions_and_refusals_are_audited(files):
     ]
 
 
+async def test_proxy_that_is_cut_off_says_so(files):
+    """And the calls that were under way have their lines."""
+    with trio.CancelScope() as scope:
+        async with open_proxy_kit(files.config()) as kit:
+            await open_session(kit)
+            await start_post(kit, request(1, "tools/call", name="add"))
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            await trio.sleep_forever()
+    assert [line["event"] for line in files.audits()] == ["proxy_started", "session_opened", "proxy_stopped"]
+    assert [line["method"] for line in files.accesses()] == ["initialize", "tools/call"]
+
+
 async def test_no_secret_is_written_down_wherever_it_is(files):
     """In headers, query, arguments, ids, URIs, meta data, answers and errors; and no session id."""
     headers = {
@@ -207,6 +220,23 @@ async def test_circuit_that_opens_and_closes_is_audited(autojump_clock):
         ("search", "a", "open", "half_open"),
         ("search", "a", "half_open", "closed"),
     ]
+
+
+async def test_servers_may_come_and_go_while_circuits_are_looked_at(autojump_clock):
+    """It would end the proxy if that were an error."""
+    lines = JsonLines(LogFileConfig(path="nowhere"), dict, is_kept=True)
+    endpoint = Endpoint("a", ScriptedUpstream(), circuit=CircuitConfig(max_failures=1))
+    endpoint.circuit.fail(permit(endpoint))
+    sets = {"search": UpstreamSet([endpoint])}
+
+    class Changing(AuditLog):
+        async def note(self, *args, **fields):
+            await super().note(*args, **fields)
+            sets["new"] = UpstreamSet([Endpoint("a", ScriptedUpstream())])
+
+    with trio.move_on_after(5):
+        await audit_circuits(Changing(lines, 1.0), lambda: sets)
+    assert lines.queued == 1
 
 
 async def test_log_that_cannot_be_opened_is_found_out_at_once(files, tmp_path):

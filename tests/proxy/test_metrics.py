@@ -86,6 +86,22 @@ async def test_only_metrics_are_served_and_only_to_this_machine(client, method, 
     await response.read()
 
 
+async def test_no_websocket_is_opened(client):
+    """It is refused like any other request, and is no bug that the log tells of."""
+    sent = []
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(event):
+        sent.append(event)
+
+    headers = [(b"host", b"127.0.0.1")]
+    scope = {"type": "websocket", "path": "/metrics", "headers": headers, "extensions": {"websocket.http.response": {}}}
+    await client._app(scope, receive, send)
+    assert sent[0]["status"] == 404
+
+
 async def test_openmetrics_is_served_to_who_wants_it(client):
     response = await client.send(
         "GET", headers={"accept": "application/openmetrics-text; version=1.0.0"}, path="/metrics"

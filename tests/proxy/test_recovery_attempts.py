@@ -3,12 +3,16 @@
 import pytest
 import trio
 
-from shadowcat.errors import UpstreamUnavailable
+from shadowcat import HttpUpstreamConfig, InMemoryStore, ReverseProxyConfig
+from shadowcat.errors import StoreUnavailable, UpstreamDisconnected, UpstreamUnavailable
 from shadowcat.proxy.recovery import RecoveryConfig, SessionUpstream
-from shadowcat.session import InMemoryStore, SessionConfig, open_session_manager
-from shadowcat.testing import ScriptedUpstream, result
+from shadowcat.session import SessionConfig, open_session_manager
+from shadowcat.testing import ScriptedUpstream, open_proxy_kit, request, result
 
 from ..session.managing import create
+from .conversation import open_session, start_listen, start_post
+
+NOWHERE = HttpUpstreamConfig(url="http://upstream.invalid/mcp")
 
 SAID = {"protocolVersion": "2025-11-25", "capabilities": {}}
 
@@ -179,3 +183,35 @@ class TestUnused:
         (await upstream.next_call()).open_events({"mcp-session-id": "new"}).end()
         await ended(upstream)
         assert isinstance(await attempt(), UpstreamUnavailable)
+
+
+class Stubborn(InMemoryStore):
+    """Does not let sessions be ended."""
+
+    async def delete_session(self, session_id):
+        raise StoreUnavailable("not now")
+
+
+async def test_place_at_a_server_is_given_back_if_the_end_of_a_session_cannot_be_stored(autojump_clock):
+    """Or a server that takes one call at once would take none any more."""
+    config = ReverseProxyConfig(upstream=NOWHERE, recovery=RecoveryConfig(is_enabled=False))
+    async with open_proxy_kit(config, store=Stubborn()) as kit:
+        await open_session(kit)
+        lost, response = await start_post(kit, request(1, "tools/list"))
+        lost.respond(404)
+        assert (await response()).status == 503
+        (endpoint,) = kit.app.upstream_sets["default"].endpoints
+        assert endpoint.in_flight == 0
+        assert lost.cancelled.is_set()  # the answer was closed
+
+
+async def test_answer_to_who_listens_is_given_up_if_it_cannot_be_found_out_why(autojump_clock):
+    async with open_proxy_kit() as kit:
+        await open_session(kit)
+        listening, response = await start_listen(kit)
+        listening.respond(404)
+        (await kit.upstream.next_call()).fail(UpstreamDisconnected("cut"))
+        assert (await response()).status == 502
+        (endpoint,) = kit.app.upstream_sets["default"].endpoints
+        assert endpoint.listening == 0
+        assert listening.cancelled.is_set()

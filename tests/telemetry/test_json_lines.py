@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import threading
+import time
 from functools import partial
 
 import pytest
@@ -46,6 +47,22 @@ async def test_what_waits_is_written_when_it_is_cancelled(tmp_path):
             lines.put({"n": 1})
             scope.cancel()
             await trio.sleep_forever()
+    assert lines_of(path) == [{"n": 1}]
+
+
+async def test_what_is_put_while_it_is_cancelled_is_written_too(tmp_path):
+    """Calls that are cut off have their lines, and the proxy that stops has its own."""
+    path = tmp_path / "a.log"
+    with trio.CancelScope() as scope:
+        async with open_json_lines(LogFileConfig(path=str(path)), dict, is_kept=False) as lines:
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.testing.wait_all_tasks_blocked()
+                assert lines.put({"n": 1})
     assert lines_of(path) == [{"n": 1}]
 
 
@@ -175,3 +192,20 @@ async def test_disk_that_hangs_does_not_keep_the_proxy_from_ending(tmp_path, mon
         assert lines.dropped == 2
     finally:
         hang.set()
+
+
+@pytest.mark.slow
+async def test_slow_disk_does_not_keep_the_proxy_from_ending(tmp_path, monkeypatch):
+    """Not even if each write takes less than all of them may."""
+    monkeypatch.setattr(json_lines, "_BATCH", 1)
+
+    def render(line):
+        time.sleep(0.15)
+        return line
+
+    config = LogFileConfig(path=str(tmp_path / "a"), flush_timeout=0.2)
+    with trio.fail_after(2):
+        async with open_json_lines(config, render, is_kept=False) as lines:
+            for n in range(100):
+                lines.put({"n": n})
+    assert lines.written + lines.dropped == 100

@@ -72,6 +72,13 @@ class TestReceive:
         with pytest.raises(trio.ClosedResourceError):
             await ours.receive_some()
 
+    async def test_closed_after_something_was_sent(self, pair):
+        ours, _ = pair
+        await ours.send_all(b"x")
+        await ours.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await ours.receive_some()
+
 
 class TestSend:
     async def test_more_than_the_buffers_take(self, pair):

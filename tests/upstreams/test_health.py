@@ -97,6 +97,12 @@ async def test_connecting_is_enough_for_tcp():
     assert not await tcp_check("127.0.0.1", port)()
 
 
+@pytest.mark.parametrize("host", ["a..b", f"{'x' * 64}.example"])
+async def test_a_name_that_cannot_be_is_a_server_that_is_not_there(host):
+    """The check is a task of its own: what it raised would end the proxy."""
+    assert not await tcp_check(host, 80)()
+
+
 class Http:
     """A server that answers each request with a status, and keeps the first lines of what came."""
 
@@ -156,3 +162,5 @@ def test_a_check_that_does_not_exist_is_an_error():
         CheckConfig(kind="ping")
     with pytest.raises(ConfigError, match="cannot be the path of a health check"):
         CheckConfig(path="health")
+    with pytest.raises(ConfigError, match="cannot be the path of a health check"):
+        CheckConfig(path="/health#a")

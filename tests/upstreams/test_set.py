@@ -440,6 +440,36 @@ async def test_when_to_come_again_is_the_shortest_wait(autojump_clock, three):
     assert caught.value.retry_after == 26
 
 
+async def test_a_probe_of_a_circuit_that_was_set_otherwise_is_none_of_the_new_one(autojump_clock, nursery):
+    """Its end must not make room for a probe too many."""
+    one = Servers("a", max_failures=1, open_time=1, max_probes=1)
+    (server,), (endpoint,) = one.servers, one.endpoints
+
+    async def probe(scope):
+        server.failure = UpstreamDisconnected("cut")
+        with pytest.raises(UpstreamDisconnected):
+            await one.send()
+        await trio.sleep(1)
+        server.failure, server.hang = None, True
+        nursery.start_soon(cancellable, scope)
+        await wait_all_tasks_blocked()
+        server.hang = False
+
+    async def cancellable(scope):
+        with scope:
+            await one.send()
+
+    old = trio.CancelScope()
+    await probe(old)
+    endpoint.configure(1, HealthConfig(), CircuitConfig(max_failures=1, open_time=1, max_probes=1, window=5))
+    await probe(trio.CancelScope())
+    old.cancel()
+    await wait_all_tasks_blocked()
+    with pytest.raises(UpstreamBusy):
+        await one.send()
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_plain_set_adds_nothing_and_refuses_nothing(autojump_clock):
     server = Server("a")
     plain = UpstreamSet([Endpoint("a", server)], is_plain=True)

@@ -18,7 +18,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 FORWARDED_HEADERS = ("x-forwarded-for", "forwarded")
 
 _ELEMENT = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
-_PARAMETER = re.compile(r'\s*([^=;\s"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;"]*))\s*(?:;|$)')
+# Nothing may match in two ways, or a client could have us try them all.
+_PARAMETER = re.compile(r'\s*([^=;\s"]+)\s*=(?:\s*"((?:[^"\\]|\\.)*)"\s*|([^;"]*))(?:;|$)')
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _MAX_HOPS = 64

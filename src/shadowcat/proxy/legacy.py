@@ -167,8 +167,7 @@ class LegacyEndpoint:
 
         async def serve() -> None:
             current, answer = await self._upstream.send(session, "GET", headers)
-            if answer.status == 404 and (found := await self._upstream.find_lost(current, headers)) is not None:
-                await answer.aclose()
+            if answer.status == 404 and (found := await self._upstream.find_lost(current, headers, answer)) is not None:
                 current, answer = await self._upstream.send(found, "GET", headers)
             if is_stream(answer):
                 stream = self._begin(current, StreamKind.LISTENING, None)

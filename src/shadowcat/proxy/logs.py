@@ -94,7 +94,8 @@ async def audit_circuits(audit: AuditLog, sets: Callable[[], Mapping[str, Upstre
 
     known: dict[tuple[str, str], CircuitState] = {}
     while True:
-        for name, found in sets().items():
+        # A copy, because servers may come and go while one is written down.
+        for name, found in list(sets().items()):
             for each in found.statistics().endpoints:
                 before = known.setdefault((name, each.name), CircuitState.CLOSED)
                 if before is not each.circuit:

@@ -16,7 +16,7 @@ from ..auth import OriginConfig, OriginPolicy
 from ..errors import ConfigError, MethodNotAllowed, PathNotFound, StoreError
 from ..protocol import collect_headers
 from ..telemetry import MetricsConfig
-from ..transport import Exchange, Receive, Scope, Send
+from ..transport import Exchange, Receive, Scope, Send, Upgrade
 from ..transport.downstream import ListenerConfig, bind_socket, is_loopback, parse_bind, serve_asgi, start_listening
 from .app import ReverseProxyApp
 from .boundary import serve_safely
@@ -60,14 +60,14 @@ class MetricsApp:
         self._version = version("shadowcat")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send)
+        exchange = (Upgrade if scope["type"] == "websocket" else Exchange)(scope, receive, send)
         await serve_safely(exchange, lambda: self._serve(exchange))
 
     async def _serve(self, exchange: Exchange) -> None:
         headers = collect_headers(exchange.raw_headers)
         self._origins.check_host(headers.get(b"host"))
         self._origins.check_origin(headers.get(b"origin"))
-        if exchange.path != PATH:
+        if exchange.path != PATH or isinstance(exchange, Upgrade):
             raise PathNotFound(f"nothing is served here; metrics are at {PATH}")
         if exchange.method not in ("GET", "HEAD"):
             raise MethodNotAllowed("this path answers GET and HEAD only", "GET, HEAD")

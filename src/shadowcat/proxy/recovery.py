@@ -151,7 +151,11 @@ class SessionUpstream:
             session = await self.recover(session, headers)
             session, answer = await self._send_patiently(session, build)
         if answer.status == 404 and is_bound:
-            await self._sessions.end(session.id, EndReason.UPSTREAM)
+            try:
+                await self._sessions.end(session.id, EndReason.UPSTREAM)
+            except BaseException:
+                await answer.aclose()
+                raise
         return session, answer
 
     async def _send_patiently(
@@ -178,13 +182,22 @@ class SessionUpstream:
         kept = [field for field in headers if field[0] not in (b"accept", b"content-type")]
         return await self.send(session, "POST", [*kept, *MESSAGE_HEADERS], _PING % mint_id(), is_call=True)
 
-    async def find_lost(self, session: Session, headers: RawHeaders) -> Session | None:
-        """Return *session* in another upstream session, if the one that it had turns out to be lost."""
+    async def find_lost(self, session: Session, headers: RawHeaders, answer: UpstreamResponse) -> Session | None:
+        """Return *session* in another upstream session, if the one that it had turns out to be lost.
+
+        Closes *answer*, which made that likely, unless it returns None.
+        """
         if session.upstream_session_id is None:
             return None
-        current, answer = await self.ping(session, headers)
-        await answer.aclose()
-        return None if current.upstream_session_id == session.upstream_session_id else current
+        is_there = False
+        try:
+            current, pong = await self.ping(session, headers)
+            await pong.aclose()
+            is_there = current.upstream_session_id == session.upstream_session_id
+        finally:
+            if not is_there:
+                await answer.aclose()
+        return None if is_there else current
 
     async def recover(self, session: Session, headers: RawHeaders) -> Session:
         """Open another upstream session for *session*, unless somebody has already; return what it is now.

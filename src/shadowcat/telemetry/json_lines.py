@@ -116,9 +116,12 @@ class JsonLines(Generic[T]):
                 await trio.lowlevel.checkpoint()
                 while batch := self._take(batch):
                     batch = await self._write_all(batch)
-            self.dropped += len(batch)
-            if batch:
-                log.error("%s: %d lines could not be written at the end", self._config.path, len(batch))
+                    # Writing is shielded, so this is where the time can be up.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+            left = len(batch) + self.queued
+            self.dropped += left
+            if left:
+                log.error("%s: %d lines could not be written at the end", self._config.path, left)
             self._file.close()
 
     def _take(self, batch: list[T]) -> list[T]:
@@ -211,7 +214,16 @@ async def open_json_lines(
     """
     lines = JsonLines(config, render, is_kept=is_kept)
     await lines.open()
+    # What is cancelled has something to say as well, so the block ends first.
+    writing = trio.CancelScope(shield=True)
+
+    async def write() -> None:
+        with writing:
+            await lines.run()
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lines.run)
-        yield lines
-        nursery.cancel_scope.cancel()
+        nursery.start_soon(write)
+        try:
+            yield lines
+        finally:
+            writing.cancel()

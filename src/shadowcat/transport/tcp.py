@@ -54,6 +54,7 @@ class TcpStream(Stream):
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return data
         self._is_awaiting = False
+        self._fileno()
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             data = self._read(size)

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Check = Callable[[], Awaitable[bool]]
 """Returns whether a server is well; may be cancelled at any time."""
 
-_PATH = re.compile(r"/[!-~]*")
+_PATH = re.compile(r"/[!\"$-~]*")
 
 _JITTER = 0.2
 """The part of the interval by which checks are drawn apart."""
@@ -164,7 +164,7 @@ def tcp_check(host: str, port: int) -> Check:
     async def check() -> bool:
         try:
             stream = await trio.open_tcp_stream(host, port)
-        except OSError:
+        except (OSError, ValueError, OverflowError):  # ValueError: a name IDNA cannot encode
             return False
         async with stream:
             return True

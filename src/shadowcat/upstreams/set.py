@@ -244,6 +244,8 @@ class UpstreamSet(Upstream):
 
     async def _send_to(self, endpoint: Endpoint, permit: Permit, request: UpstreamRequest) -> UpstreamResponse:
         endpoint.requests += 1
+        # The one that gave the permit: the endpoint may get another meanwhile.
+        circuit = endpoint.circuit
         answer: UpstreamResponse | None = None
         try:
             answer = await endpoint.upstream.send(request)
@@ -252,18 +254,18 @@ class UpstreamSet(Upstream):
             raise
         except (UpstreamError, RemoteProtocolError) as error:
             endpoint.note_failure(is_refused=isinstance(error, UpstreamUnavailable))
-            endpoint.circuit.fail(permit)
+            circuit.fail(permit)
             raise
         finally:
             if answer is None:
-                endpoint.circuit.release(permit)
+                circuit.release(permit)
                 endpoint.finish(request.is_call)
         if answer.status >= 500:
             endpoint.note_failure(is_refused=False)
-            endpoint.circuit.fail(permit)
+            circuit.fail(permit)
         else:
             endpoint.note_answer()
-            endpoint.circuit.succeed(permit)
+            circuit.succeed(permit)
         # Only the answer that opens a session has its id.
         if answer.header(SESSION_ID) is not None:
             prefix = endpoint.name.encode() + _SEPARATOR
