@@ -25,7 +25,7 @@ async def test_sessions_are_listed_for_people(steered):
     said = await steered.run("sessions", "list")
 
     heading, line = said.splitlines()
-    assert ["KEY", "SERVER", "CLIENT", "VERSION", "STATE", "STREAMS", "IDLE", "HERE"] == heading.split()
+    assert ["KEY", "SERVER", "CLIENT", "VERSION", "STREAMS", "IDLE", "HERE"] == heading.split()
     assert line.startswith(f"{key_of(steered.kit.client.session_id)}  default  shadowcat.testing 1  2025-11-25")
     assert line.endswith("yes")
     assert steered.kit.client.session_id not in said

@@ -227,3 +227,7 @@ def test_mutated_file_is_accepted_or_refused_by_line(whole, monkeypatch):
         except ConfigError as error:
             pytest.fail(f"{seed}: {error} does not say where")
     assert 300 < refused < 1000
+
+
+def test_mark_at_the_beginning_that_some_editors_write_is_let_pass():
+    assert read_text("f.toml", b"\xef\xbb\xbf[log]\r\nlevel = 'info'\r\n", SETTINGS).keys() == {"log.level"}

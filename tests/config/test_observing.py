@@ -35,6 +35,15 @@ def test_token_in_the_environment_opens_the_admin_api(monkeypatch):
     assert admin.token == TOKEN
 
 
+def test_file_of_the_token_goes_before_the_variable(tmp_path, monkeypatch):
+    """The variable is there for the commands that ask the API, maybe of another proxy."""
+    monkeypatch.setenv("SHADOWCAT_ADMIN_TOKEN", "another-token-of-characters")
+    (tmp_path / "t").write_text(TOKEN)
+    admin = build_beside(values("--admin-token-file", str(tmp_path / "t"))).admin
+    assert admin is not None
+    assert admin.token == TOKEN
+
+
 def test_what_the_environment_says_of_what_is_off_is_for_another_program(monkeypatch):
     monkeypatch.setenv("SHADOWCAT_ADMIN_BIND", "127.0.0.1:1")
     monkeypatch.setenv("SHADOWCAT_AUDIT_LOG_MAX_QUEUED", "7")

@@ -55,7 +55,6 @@ def said(schema: Mapping[str, Any], description: str) -> dict[str, Any]:
 _SESSION: Final = {
     "key": KEY,
     "server": said(TEXT, "The name of the server that it belongs to"),
-    "state": {"enum": ["initializing", "active"]},
     "protocol_version": TEXT,
     "client": said(or_null(ref("Software")), "What the client says that it is"),
     "created_at": or_null(TIME),

@@ -51,7 +51,6 @@ def view_session(session: Session, sessions: SessionManager) -> dict[str, Any]:
     return {
         "key": key_of(session.id),
         "server": session.upstream_name,
-        "state": session.state.value,
         "protocol_version": session.protocol_version[:_MAX_TEXT],
         "client": _view_software(session.initialize_params.get("clientInfo")),
         "created_at": time_of(session.created_at),

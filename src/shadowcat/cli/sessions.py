@@ -23,7 +23,6 @@ _COLUMNS = {
     "SERVER": "server",
     "CLIENT": "client",
     "VERSION": "protocol_version",
-    "STATE": "state",
     "STREAMS": "streams",
     "IDLE": "idle",
     "HERE": "is_here",

@@ -58,7 +58,7 @@ def _parse(path: str, data: bytes) -> tuple[str, dict[str, object]]:
     if len(data) > MAX_SIZE:
         raise SettingsError([f"{path}:1: the file is longer than {MAX_SIZE} bytes, which no configuration is"])
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")  # as some editors write it
     except UnicodeDecodeError as error:
         raise SettingsError([f"{path}:{_line_at(data, error.start)}: this is not UTF-8"]) from None
     # As tomllib takes it, which allows no other line break.

@@ -113,11 +113,12 @@ def _build_admin(values: Values) -> AdminConfig | None:
         return None
     if not values.is_given("admin.token_file"):
         config = values.make(AdminConfig)
-    elif values.is_given("admin.token"):
+    elif values.is_given("admin.token") and values.origin("admin.token") is not Origin.ENVIRONMENT:
         sources = f"{values.source('admin.token')} and {values.source('admin.token_file')}"
         raise ConfigError(f"{sources} both give the admin token; remove one of them")
     else:
-        config = values.make(AdminConfig, token=_read_token(values))
+        # A variable too is for the commands that ask the API.
+        config = values.without("admin.token").make(AdminConfig, token=_read_token(values))
     if values["listener.workers"] > 1:
         source = values.source("admin.token_file" if values.is_given("admin.token_file") else "admin.token")
         raise ConfigError(
