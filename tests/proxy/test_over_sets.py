@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from shadowcat import CheckConfig, CircuitConfig, ConcurrencyConfig, InMemoryStore, RecoveryConfig
+from shadowcat import CheckConfig, CircuitConfig, ConcurrencyConfig, EndpointConfig, InMemoryStore, RecoveryConfig
 from shadowcat.errors import UpstreamDisconnected, UpstreamUnavailable
 from shadowcat.testing import modern_headers, modern_request, notification, request, result
 
@@ -334,6 +334,29 @@ async def test_what_a_call_waits_for_does_not_wait_for_the_call(autojump_clock):
         await events.send(result(1))
         await follower.rest()
         assert await call(world, client, "a")
+
+
+async def test_to_ask_who_may_come_back_to_a_call_does_not_wait_for_the_call(autojump_clock):
+    """The one would wait for the other, and its client would not get what the server says meanwhile."""
+    limits = ConcurrencyConfig(max_in_flight=1, max_queue=0)
+    forwarding = EndpointConfig(forward_headers=["authorization"])
+    async with serving("a", upstream=several("a", concurrency=limits), endpoint=forwarding) as world:
+        client = await world.open("a")
+        server = world.servers["a"]
+        pending = await start(world, client, request(1, "tools/call"))
+        events = (await server.next_call()).open_events()
+        follower = Follower(await pending())
+        await follower.prime()
+        follower.response.leave()
+        resumed = Pending()
+        world.kit.nursery.start_soon(resumed.run, client.listen, follower.cursor)
+        with trio.fail_after(1):
+            asked = await server.next_call()
+        assert asked.message["method"] == "ping"
+        asked.answer(result(asked.message["id"]))
+        follower.response = await resumed()
+        await events.send(result(1))
+        assert await follower.rest() == [result(1)]
 
 
 async def test_a_drained_endpoint_keeps_its_sessions_and_gets_no_others(autojump_clock):

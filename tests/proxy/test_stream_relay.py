@@ -428,3 +428,22 @@ class TestTakenOver:
         hits = one.upstream.hits
         await one.client.listen(follower.cursor)
         assert one.upstream.hits == hits
+
+
+async def test_client_hears_something_although_its_server_says_nothing_to_it(autojump_clock):
+    """An event without data, by which a server only says where it is, is no news."""
+    async with open_proxy_kit() as kit:
+        await open_session(kit, "2025-06-18")
+        call, response = await start_listen(kit)
+        events = call.open_events()
+        client = await response()
+
+        async def count():
+            for number in range(10):
+                await trio.sleep(10)
+                await events.send_bytes(b"id: %d\ndata:\n\n" % number)
+
+        kit.nursery.start_soon(count)
+        for seconds in (15, 30, 45):
+            assert await client.read_some() == b": heartbeat\n\n"
+            assert trio.current_time() == seconds

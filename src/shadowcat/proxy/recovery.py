@@ -178,9 +178,12 @@ class SessionUpstream:
                 session = await self._sessions.store.get_session(session.id)
 
     async def ping(self, session: Session, headers: RawHeaders) -> tuple[Session, UpstreamResponse]:
-        """Ask the upstream whether it knows *session* and lets in who has *headers*; as `send`."""
+        """Ask the upstream whether it knows *session* and lets in who has *headers*; as `send`.
+
+        Takes no place of a call: the stream that somebody wants to come back to may be one.
+        """
         kept = [field for field in headers if field[0] not in (b"accept", b"content-type")]
-        return await self.send(session, "POST", [*kept, *MESSAGE_HEADERS], _PING % mint_id(), is_call=True)
+        return await self.send(session, "POST", [*kept, *MESSAGE_HEADERS], _PING % mint_id())
 
     async def find_lost(self, session: Session, headers: RawHeaders, answer: UpstreamResponse) -> Session | None:
         """Return *session* in another upstream session, if the one that it had turns out to be lost.

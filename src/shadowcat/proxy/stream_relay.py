@@ -151,12 +151,15 @@ class StreamRelay(Delayed):
                 self._note_events(entries)
             elif reader.is_at_end:
                 return
-            elif stream.log.position == 0 and self._primed != stream.resume and self._primes:
-                # Only now is it known what the upstream can be asked to go on from.
+            elif self._is_to_prime(stream):
                 data = self._priming(stream, reader)
-            elif not (data := await self._wait(reader)):
+            elif not (data := await self._wait(stream, reader)):
                 continue
             await body.write(data)
+
+    def _is_to_prime(self, stream: EventStream) -> bool:
+        """Whether only now it is known what the upstream can be asked to go on from."""
+        return self._primes and stream.log.position == 0 and self._primed != stream.resume
 
     def _priming(self, stream: EventStream, reader: Reader) -> bytes:
         """Return an event whose id stands before all that are still to be sent."""
@@ -164,12 +167,15 @@ class StreamRelay(Delayed):
         self._primed = cursor.resume
         return encode_event(SSEEvent(b"", id=cursor.encode(), retry=stream.retry))
 
-    async def _wait(self, reader: Reader) -> bytes:
+    async def _wait(self, stream: EventStream, reader: Reader) -> bytes:
         """Wait for news; return what is to be sent if there are none for long."""
         self._is_silent = False
         self._silences.add(self)
         try:
             await reader.wait()
+            # Not all that wakes it is for the client, who has heard nothing then.
+            while not (self._is_silent or reader.has_entries or reader.is_at_end or self._is_to_prime(stream)):
+                await reader.wait()
         finally:
             self._silences.discard(self)
         is_news = reader.has_entries or self._is_partial
