@@ -23,6 +23,9 @@ from scale import request, send
 CLIENTS = 1000
 CALLS = 1500
 PAUSE = 0.002
+SETTLE = 5.0
+"""Seconds that the proxy has to deal with what they send at first."""
+
 DRIP = 2.0
 """Seconds between two bytes of a client that sends slowly."""
 
@@ -54,7 +57,7 @@ def kinds(session_id: str) -> list[Slow]:
     return [
         Slow("send a head byte by byte", _HEAD + b"X-Slow: ", b"x"),
         Slow("send a body byte by byte", _HEAD + b"Content-Length: 1000\r\n\r\n{", b" "),
-        Slow("send call after call and read no answer", whole * 50, b""),
+        Slow("send call after call and read no answer", whole * 5),
         Slow("open a WebSocket and say nothing", socket),
     ]
 
@@ -98,7 +101,7 @@ async def beside(port: int, slow: Slow, measure: Callable[[], object]) -> list[f
         async with trio.open_nursery() as nursery:
             if slow.drip:
                 nursery.start_soon(keep_dripping)
-            await trio.sleep(2)
+            await trio.sleep(SETTLE)
             found = await measure()  # type: ignore[misc]
             nursery.cancel_scope.cancel()
     return found  # type: ignore[no-any-return]
