@@ -8,6 +8,7 @@ one task does for all.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 
 import trio
 
@@ -25,7 +26,8 @@ class DelayQueue:
 
     def __init__(self, delay: float) -> None:
         self.delay = delay
-        self._due: dict[Delayed, float] = {}
+        # Not a dict: to find the first of one walks over all that were taken out before it.
+        self._due: OrderedDict[Delayed, float] = OrderedDict()
         self._arrival: trio.Event | None = None
 
     def add(self, delayed: Delayed) -> None:
