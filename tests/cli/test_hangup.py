@@ -23,21 +23,9 @@ def hangups():
     return hangups()
 
 
-async def test_each_is_answered(hangups, monkeypatch):
-    monkeypatch.setattr(hangup, "has_terminal", lambda: True)
-    answered, shutdown = [], trio.Event()
-
-    async def answer():
-        await trio.lowlevel.checkpoint()
-        answered.append(1)
-
-    await answer_hangups(hangups, answer, shutdown)
-    assert (len(answered), shutdown.is_set()) == (2, False)
-
-
-async def test_without_a_terminal_from_the_start_nothing_is_lost(hangups, monkeypatch):
-    """A service has none."""
-    monkeypatch.setattr(hangup, "has_terminal", lambda: False)
+@pytest.mark.parametrize("has_terminal", [True, False], ids=["with a terminal", "as a service, without one"])
+async def test_each_is_answered(hangups, monkeypatch, has_terminal):
+    monkeypatch.setattr(hangup, "has_terminal", lambda: has_terminal)
     answered, shutdown = [], trio.Event()
 
     async def answer():
